@@ -1,0 +1,145 @@
+"""Choose a pilot's recipes: ``python -m benchmarks.tune PILOT`` cross-validates a grid on training rows and prints the best.
+
+The federation is simulated without cryptography: every round each client trains, and the weighted mean of the updates
+moves the model. Test rows are read only under ``--report``, which measures the recipes that the pilot already has.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from securefl import pilots, training, vector
+from securefl.data import Dataset
+from securefl.evaluation import accuracy, centralised_accuracy
+from securefl.pilots import Pilot, Recipe
+from securefl.plan import LocalOptimizer
+from securefl.privacy import accountant
+from securefl.privacy.mechanism import DPSGD, SGD, Budget
+
+FOLDS = 5
+# Of the budget that a run is planned to use: it leaves no room for another round, and room for rounding the noise up.
+_SHARE = 0.97
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy on held-out training rows over all folds: its mean and its worst over draws, and the mean loss."""
+
+    recipe: Recipe
+    mean: float
+    worst: float
+    loss: float
+
+    def __str__(self) -> str:
+        return f"mean {self.mean:.4f}  worst {self.worst:.4f}  loss {self.loss:.4f}  {self.recipe}"
+
+
+def simulate(pilot: Pilot, recipe: Recipe, clients: Sequence[Dataset]) -> nn.Module:
+    """The global model after all rounds over these clients' records; noise and sampling from the operating system."""
+    module = vector.build(pilot.model, seed=0)
+    for _ in range(recipe.rounds):
+        updates = [training.train(module, data, recipe.mechanism, recipe.optimizer) for data in clients]
+        mean = np.average(np.stack(updates), axis=0, weights=pilot.weights).astype(np.float32)
+        vector.load(module, vector.flatten(module) + mean)
+    return module
+
+
+def cross_validate(pilot: Pilot, recipe: Recipe, draws: int) -> Score:
+    """Every training row is predicted by a federation that trained without its fold, ``draws`` times."""
+    clients = [pilot.load(client) for client in pilot.clients]
+    results = np.array([[_held_out(pilot, recipe, clients, fold) for fold in range(FOLDS)] for _ in range(draws)])
+    right, loss = results.sum(axis=1).T / sum(len(data) for data in clients)
+    return Score(recipe, float(right.mean()), float(right.min()), float(loss.mean()))
+
+
+def private_recipes(budget: Budget) -> Iterator[Recipe]:
+    """The grid under DP-SGD. Rate 1 needs least noise a step at these sizes; learning rates are in units of 1 / clip."""
+    for rounds, steps in ((10, 1), (10, 2), (10, 3), (15, 1), (15, 2)):
+        for clip in (0.1, 0.3, 1.0):
+            for length in (1.0, 2.0, 4.0, 8.0):
+                mechanism = DPSGD(_noise_multiplier(rounds, steps, budget), sampling_rate=1.0, steps=steps, clip=clip)
+                yield Recipe(mechanism, LocalOptimizer(round(length / clip, 3)), rounds)
+
+
+def public_recipes() -> Iterator[Recipe]:
+    """The grid without differential privacy; at rate 1 it is deterministic."""
+    for steps in (1, 3, 10, 20):
+        for learning_rate in (0.1, 0.3, 1.0, 2.0):
+            for momentum in (0.0, 0.9):
+                yield Recipe(SGD(sampling_rate=1.0, steps=steps), LocalOptimizer(learning_rate, momentum), rounds=10)
+
+
+def best(pilot: Pilot, recipes: Iterator[Recipe], draws: int) -> Score:
+    """The recipe with the highest mean accuracy, then the lowest loss; every candidate is printed."""
+    scores = []
+    for recipe in recipes:
+        scores.append(cross_validate(pilot, recipe, draws))
+        print(scores[-1], flush=True)
+    return max(scores, key=lambda score: (score.mean, -score.loss))
+
+
+def report(pilot: Pilot, draws: int) -> None:
+    """Print the public test accuracy of the pilot's own recipes. Nothing is chosen from it."""
+    clients, test = [pilot.load(client) for client in pilot.clients], pilot.test()
+    private = [accuracy(simulate(pilot, pilot.private, clients), test) for _ in range(draws)]
+    spent = accountant.epsilon([pilot.private.mechanism] * pilot.private.rounds, pilot.budget.delta)
+    print(f"{pilot.name}, {draws} draws of noise, {len(test)} test rows")
+    print(f"private  worst {min(private):.4f}  mean {np.mean(private):.4f}  epsilon {spent:.3f} of {pilot.budget}")
+    print(f"public   {accuracy(simulate(pilot, pilot.public, clients), test):.4f}")
+    print(f"twin     {centralised_accuracy(pilot.model, 0, clients, test, pilot.public):.4f}")
+
+
+def _held_out(pilot: Pilot, recipe: Recipe, clients: Sequence[Dataset], fold: int) -> tuple[float, float]:
+    """How many rows of the fold are predicted rightly, and their summed loss."""
+    folds = [np.random.RandomState(client).permutation(len(data)) % FOLDS for client, data in enumerate(clients)]
+    pairs = list(zip(clients, folds, strict=True))
+    module = simulate(pilot, recipe, [_rows(data, of != fold) for data, of in pairs])
+    held = [_rows(data, of == fold) for data, of in pairs]
+    right = sum(round(accuracy(module, data) * len(data)) for data in held)
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(np.concatenate([data.features for data in held])))
+    labels = torch.from_numpy(np.concatenate([data.labels for data in held]))
+    return right, float(nn.functional.cross_entropy(outputs, labels, reduction="sum"))
+
+
+def _rows(data: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
+    return Dataset(data.features[chosen], data.labels[chosen])
+
+
+@cache
+def _noise_multiplier(rounds: int, steps: int, budget: Budget) -> float:
+    """The smallest noise multiplier, to two digits, that spends the planned share of the budget at rate 1."""
+    low, high = 0.1, 100.0
+    while high - low > 0.002:
+        middle = (low + high) / 2
+        spent = accountant.epsilon([DPSGD(middle, sampling_rate=1.0, steps=steps)] * rounds, budget.delta)
+        low, high = (low, middle) if spent <= _SHARE * budget.epsilon else (middle, high)
+    return round(high + 0.005, 2)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
+    parser.add_argument("pilot", choices=pilots.names())
+    parser.add_argument("--draws", type=int, default=5, help="draws of noise and sampling for each private recipe")
+    parser.add_argument("--report", action="store_true", help="measure the pilot's recipes on its public test set")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    pilot = pilots.pilot(arguments.pilot)
+    if arguments.report:
+        report(pilot, arguments.draws)
+        return
+    chosen = best(pilot, private_recipes(pilot.budget), arguments.draws), best(pilot, public_recipes(), draws=1)
+    print(f"\nprivate: {chosen[0]}\npublic:  {chosen[1]}")
+
+
+if __name__ == "__main__":
+    main()

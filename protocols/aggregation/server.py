@@ -1,0 +1,85 @@
+"""The server's side of a round: ask, fold in what verifies, go on while enough clients are left.
+
+A crash, silence or a message that does not verify is a dropout, kept by name. Too few left raises ``RoundAborted``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from protocols.aggregation.messages import Envelope, KeysRequest, Refusal
+from protocols.aggregation.session import Terms
+from protocols.aggregation.stages import Keys, Stage, Sum
+from protocols.base import ClientId, Messages, Replies
+from protocols.errors import Forged, ProtocolError, RoundAborted
+from protocols.wire import decode, encode, kind
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What a round gave. ``dropped`` maps a client to where it fell silent, ``faults`` to what was wrong with it."""
+
+    sum: Sum
+    dropped: Mapping[ClientId, str]
+    faults: Mapping[ClientId, str]
+
+    @property
+    def contributors(self) -> tuple[ClientId, ...]:
+        return tuple(upload.sender for upload in self.sum.uploads)
+
+
+class AggregationServer:
+    """One attempt at one round. It holds one vector, whatever the number of clients, and no key of any client."""
+
+    def __init__(self, terms: Terms, announcements: Mapping[ClientId, bytes]) -> None:
+        self._announcements = announcements
+        self._stage: Stage = Keys(terms, frozenset(announcements))
+        self._sum: Sum | None = None
+        self.dropped: dict[ClientId, str] = {}
+        self.faults: dict[ClientId, str] = {}
+
+    def open(self) -> Messages:
+        return {name: encode(KeysRequest(text)) for name, text in sorted(self._announcements.items())}
+
+    def advance(self, replies: Replies) -> Messages:
+        stage = self._stage
+        for sender, data in replies:
+            self._fold(stage, sender, data)
+        for name in sorted(stage.asked - stage.accepted):
+            self.dropped.setdefault(name, f"exchange {stage.step:d}")
+        if len(stage.accepted) < stage.needed:
+            raise self._aborted(f"{len(stage.accepted)} clients are left after exchange {stage.step:d}, {stage.needed} are needed")
+        return self._next(stage)
+
+    @property
+    def result(self) -> Aggregate:
+        if self._sum is None:
+            raise RuntimeError("the round is not over: drive the session to its end first")
+        return Aggregate(self._sum, self.dropped, self.faults)
+
+    def _fold(self, stage: Stage, sender: ClientId, data: bytes) -> None:
+        try:
+            if sender not in stage.asked or sender in stage.accepted:
+                raise ProtocolError("an answer that was not asked for")
+            if kind(data) == Refusal.KIND:
+                raise ProtocolError(f"refused: {decode(data, Refusal).reason[:40]}")
+            stage.fold(sender, decode(data, Envelope))
+        except ProtocolError as error:
+            self.faults.setdefault(sender, str(error))
+
+    def _next(self, stage: Stage) -> Messages:
+        try:
+            following = stage.finish()
+        except Forged as error:
+            if error.blamed is not None:
+                self.faults[error.blamed] = str(error)
+            raise self._aborted(str(error)) from error
+        if isinstance(following, Sum):
+            self._sum = following
+            return {}
+        self._stage, requests = following
+        return requests
+
+    def _aborted(self, message: str) -> RoundAborted:
+        return RoundAborted(message, self.faults, self.dropped)

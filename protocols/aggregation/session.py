@@ -1,0 +1,95 @@
+"""What a session is: the roster it runs among and the context that its id binds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import msgspec
+
+from protocols.base import ClientId
+from protocols.encoding import Layout
+from protocols.errors import ConfigurationError, Inconsistent
+from protocols.graph import CohortRules
+from protocols.primitives import digest
+from protocols.wire import VERSION
+
+
+class Step(IntEnum):
+    """The exchanges of a round, in order; also the exchange number that a client's signature covers."""
+
+    KEYS = 0
+    SHARES = 1
+    INPUT = 2
+    CONSISTENCY = 3
+    UNMASK = 4
+    APPLY = 5
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The clients of a run and their pinned Ed25519 public keys."""
+
+    keys: Mapping[ClientId, bytes]
+
+    def __post_init__(self) -> None:
+        if len(set(self.keys.values())) != len(self.keys):
+            raise ConfigurationError("two roster members share one public key")
+
+    @property
+    def digest(self) -> bytes:
+        return digest("roster", *(part for name in sorted(self.keys) for part in (name.encode(), self.keys[name])))
+
+    def point(self, client: ClientId) -> int:
+        """The client's Shamir point: its place in the sorted roster, from 1."""
+        return sorted(self.keys).index(client) + 1
+
+    def points(self, clients: Iterable[ClientId]) -> dict[ClientId, int]:
+        places = {name: place for place, name in enumerate(sorted(self.keys), 1)}
+        return {client: places[client] for client in clients}
+
+    def public_key(self, client: ClientId) -> bytes:
+        try:
+            return self.keys[client]
+        except KeyError as error:
+            raise Inconsistent(f"{client!r} is not on the roster") from error
+
+
+class Context(msgspec.Struct, frozen=True, array_like=True):
+    """Everything that the parties of one session must agree on. Each computes it from its own values.
+
+    ``configuration``: digest of the public plan. ``model``: tag of the model that this client was given; clients given
+    different models have different session ids (Pasquini et al., CCS 2022). ``key_id``: of the CKKS key, else empty.
+    """
+
+    run: str
+    round: int
+    attempt: int
+    configuration: bytes
+    roster: bytes
+    model: bytes
+    key_id: bytes = b""
+
+    @property
+    def session(self) -> bytes:
+        """The session id: 32 bytes."""
+        return digest("session", bytes([VERSION]), msgspec.msgpack.encode(self))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One session as its parties know it: who may take part, what is agreed, how vectors look, and whether they are masked."""
+
+    context: Context
+    roster: Roster
+    rules: CohortRules
+    layout: Layout
+    masked: bool
+
+    def __post_init__(self) -> None:
+        self.rules.threshold_for(len(self.roster.keys))
+
+    @property
+    def session(self) -> bytes:
+        return digest("terms", self.context.session, self.layout.digest, bytes([self.masked]), msgspec.msgpack.encode(self.rules))

@@ -1,0 +1,84 @@
+"""What a client knows at each step of a round, and nothing more: one frozen record a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from protocols.aggregation.messages import Advertised, Envelope, SharePair
+from protocols.base import ClientId
+from protocols.encoding import Floats
+from protocols.primitives import AgreementKey
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a client puts in. ``update`` is asked for once, after the shares are dealt: that is when it may train."""
+
+    update: Callable[[], Floats] = field(repr=False)
+    weight: float = 1.0
+    witness: bytes = b""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Nothing said yet."""
+
+
+@dataclass(frozen=True)
+class Advertising:
+    """Keys are out; the key list is awaited."""
+
+    mask: AgreementKey = field(repr=False)
+    share: AgreementKey = field(repr=False)
+    own: Envelope = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The key list U1 that this client accepted, and the threshold it computed from it."""
+
+    keys: bytes
+    members: Mapping[ClientId, Advertised] = field(repr=False)
+    threshold: int
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Shares are dealt; what the others dealt is awaited."""
+
+    cohort: Cohort
+    mask: AgreementKey = field(repr=False)
+    share: AgreementKey = field(repr=False)
+    self_seed: bytes = field(repr=False)
+    own: SharePair = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The input is out; the survivor set is awaited."""
+
+    cohort: Cohort
+    held: Mapping[ClientId, SharePair] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Consenting:
+    """The survivor set is signed; proof that enough others signed the same is awaited."""
+
+    cohort: Cohort
+    held: Mapping[ClientId, SharePair] = field(repr=False)
+    survivors: tuple[ClientId, ...]
+
+
+@dataclass(frozen=True)
+class Open:
+    """Without masks: the input is awaited next."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """The end, or the end after an error."""
+
+
+State = Ready | Advertising | Sharing | Masked | Consenting | Open | Spent

@@ -1,0 +1,39 @@
+"""The two session interfaces and the one loop between them: a round is messages in, messages out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeVar
+
+ClientId = str
+Messages = Mapping[ClientId, bytes]
+Replies = Iterable[tuple[ClientId, bytes]]
+Exchange = Callable[[Messages], Replies]
+Random = Callable[[int], bytes]
+
+Result = TypeVar("Result", covariant=True)
+
+
+class ClientSession(Protocol):
+    """One client's side: an object with one verb. Raises ``ProtocolError`` for any bytes it does not accept."""
+
+    def handle(self, request: bytes) -> bytes: ...
+
+
+class ServerSession(Protocol[Result]):
+    """The server's side: asks for one exchange after another until it has nothing more to ask."""
+
+    def open(self) -> Messages: ...
+
+    def advance(self, replies: Replies) -> Messages: ...
+
+    @property
+    def result(self) -> Result: ...
+
+
+def drive(session: ServerSession[Result], exchange: Exchange) -> Result:
+    """Run a session to its end over any transport. An absent reply is a dropout; a deadline lives in ``exchange``."""
+    requests = session.open()
+    while requests:
+        requests = session.advance(exchange(requests))
+    return session.result

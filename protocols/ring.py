@@ -1,0 +1,96 @@
+"""Rings of integers modulo m, as numpy vectors in a carrier type: sum lazily, reduce once, pack for the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import ConfigurationError, MalformedMessage
+
+RingVector = NDArray[np.unsignedinteger]
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Integers modulo ``modulus``: 2**32 in a uint32 carrier that wraps by itself, or a prime below 2**54 in uint64."""
+
+    modulus: int
+
+    def __post_init__(self) -> None:
+        if self.modulus != 1 << 32 and not (self.modulus % 2 and 2 < self.modulus < 1 << 54):
+            raise ConfigurationError(f"modulus {self.modulus} is neither 2**32 nor an odd number below 2**54")
+
+    @property
+    def wraps(self) -> bool:
+        """Whether the carrier's own overflow is the reduction."""
+        return self.modulus == 1 << 32
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger]:
+        return np.dtype("<u4") if self.wraps else np.dtype("<u8")
+
+    @property
+    def bits(self) -> int:
+        return (self.modulus - 1).bit_length()
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one packed element."""
+        return (self.bits + 7) // 8
+
+    @property
+    def slack(self) -> int:
+        """How many reduced elements a carrier can add up without overflow."""
+        return (1 << 64) // self.modulus - 1 if not self.wraps else 1 << 62
+
+    def zeros(self, length: int) -> RingVector:
+        return np.zeros(length, self.dtype)
+
+    def reduce(self, vector: RingVector) -> None:
+        """Bring a lazily accumulated vector below the modulus, in place."""
+        if not self.wraps:
+            np.remainder(vector, np.uint64(self.modulus), out=vector)
+
+    def pack(self, vector: RingVector) -> bytes:
+        """The reduced vector's bytes: ``item_bytes`` each, little-endian."""
+        if self.wraps:
+            return vector.astype("<u4", copy=False).tobytes()
+        return vector.view(np.uint8).reshape(-1, 8)[:, : self.item_bytes].tobytes()
+
+    def unpack(self, data: bytes, length: int) -> RingVector:
+        """The vector in ``data`` (read-only where it can be). Refuses wrong lengths and values not below the modulus."""
+        if len(data) != length * self.item_bytes:
+            raise MalformedMessage(f"a packed vector has {len(data)} bytes instead of {length * self.item_bytes}")
+        if self.wraps:
+            return np.frombuffer(data, "<u4")
+        wide = np.zeros((length, 8), np.uint8)
+        wide[:, : self.item_bytes] = np.frombuffer(data, np.uint8).reshape(length, self.item_bytes)
+        vector = wide.reshape(-1).view("<u8")
+        if length and int(vector.max()) >= self.modulus:
+            raise MalformedMessage("a packed vector has values outside the ring")
+        return vector
+
+
+class RunningSum:
+    """A sum of ring vectors that holds one vector, whatever the number of terms."""
+
+    def __init__(self, ring: Ring, length: int) -> None:
+        self._ring = ring
+        self._terms = 0
+        self.vector = ring.zeros(length)
+
+    def add(self, term: RingVector) -> None:
+        """Add a reduced vector."""
+        if self._terms >= self._ring.slack - 1:
+            self._ring.reduce(self.vector)
+            self._terms = 1
+        np.add(self.vector, term, out=self.vector)
+        self._terms += 1
+
+    def finish(self) -> RingVector:
+        """The reduced sum; the vector itself, not a copy."""
+        self._ring.reduce(self.vector)
+        self._terms = 1
+        return self.vector

@@ -1,0 +1,56 @@
+"""How good a model is on a public test set, and how good it could have been without federation and privacy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from securefl import training, vector
+from securefl.data import Dataset
+from securefl.errors import BadInput
+from securefl.pilots import Recipe
+from securefl.privacy.mechanism import SGD
+
+_ROWS_AT_ONCE = 4096
+
+
+def accuracy(module: nn.Module, data: Dataset) -> float:
+    """The share of records whose largest output is their label's. Exact, so only for data declared public."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            right = sum(_right(module, data, start) for start in range(0, len(data), _ROWS_AT_ONCE))
+    finally:
+        module.train(was_training)
+    return right / len(data)
+
+
+def centralised_accuracy(
+    factory: Callable[[], nn.Module], seed: int, datasets: Sequence[Dataset], test: Dataset, recipe: Recipe
+) -> float:
+    """Test accuracy of the twin: the same model and number of steps, plain SGD on all clients' rows in one place.
+
+    Guarantee: none; this pools what the federation keeps apart, so it is for simulations and public data. A DP-SGD recipe
+    is run without its clipping and noise.
+    """
+    if not datasets:
+        raise BadInput("no data sets to pool: give at least one client's")
+    pooled = Dataset(
+        np.concatenate([data.features for data in datasets]), np.concatenate([data.labels for data in datasets])
+    )
+    mechanism = SGD(recipe.mechanism.sampling_rate, recipe.mechanism.steps)
+    module = vector.build(factory, seed)
+    for _ in range(recipe.rounds):
+        update = training.train(module, pooled, mechanism, recipe.optimizer)
+        vector.load(module, vector.flatten(module) + update)
+    return accuracy(module, test)
+
+
+def _right(module: nn.Module, data: Dataset, start: int) -> int:
+    rows = slice(start, start + _ROWS_AT_ONCE)
+    outputs = module(torch.from_numpy(data.features[rows]))
+    return int((outputs.argmax(dim=1) == torch.from_numpy(data.labels[rows])).sum())

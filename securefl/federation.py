@@ -1,0 +1,144 @@
+"""What is trained on what: the clients, their data, the model and the public test set of a job, ready to call.
+
+A pilot brings all of it. Otherwise ``package.module:function`` names code that is installed where the client runs; the
+folder in which the command was started counts as installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from securefl.data import Dataset
+from securefl.errors import BadInput, BadJob, SecureFLError
+from securefl.jobfile import closest, remedy
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from securefl.pilots import Pilot
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Everything a run calls, and what it has to tell people about the data.
+
+    ``test`` is a test set that was declared public (None: the model is not evaluated). ``hazards`` are releases that no
+    epsilon covers. ``data_name`` names the data set in the ledgers, ``source`` says where it comes from.
+    """
+
+    title: str
+    clients: tuple[str, ...]
+    load: Callable[[str], Dataset]
+    test: Callable[[], Dataset] | None
+    model: Callable[[], nn.Module]
+    hazards: tuple[str, ...]
+    data_name: str
+    source: str
+
+
+def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Federation:
+    """A pilot's federation, over some or all of its clients, with its own model or another."""
+    return Federation(
+        title=pilot.title,
+        clients=clients,
+        load=pilot.load,
+        test=pilot.test,
+        model=pilot.model if factory is None else _model(factory),
+        hazards=pilot.hazards,
+        data_name=pilot.name,
+        source=pilot.source,
+    )
+
+
+def of_code(loader: str, test: str | None, factory: str, clients: tuple[str, ...], data_name: str) -> Federation:
+    """A federation over data of your own. Raises ``BadJob`` where the code that is named cannot be imported."""
+    unchecked = f"how {loader} scales the features is not checked: use public constants, not statistics of the records"
+    hazards: tuple[str, ...] = (unchecked,)
+    if test is not None:
+        hazards += (f"the records of {test} were declared public; accuracies on them are released exactly",)
+    return Federation(
+        title=data_name,
+        clients=clients,
+        load=_loader(loader),
+        test=None if test is None else _test(test),
+        model=_model(factory),
+        hazards=hazards,
+        data_name=data_name,
+        source=f"loaded by {loader}",
+    )
+
+
+def resolve(key: str, name: str) -> Callable[..., object]:
+    """The function that ``package.module:function`` names. ``key`` is the job's key, for the error."""
+    module_name, colon, attribute = name.partition(":")
+    if not (colon and module_name and attribute):
+        raise BadJob(key, f"{name!r} is not of the form package.module:function", remedy(key))
+    try:
+        module = _imported(module_name)
+    except Exception as error:  # the module's own code may fail in any way
+        hint = f"Install the package, or start securefl in the folder that holds {module_name.partition('.')[0]}"
+        raise BadJob(key, f"cannot import {module_name!r} ({type(error).__name__}: {error})", hint) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        functions = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
+        raise BadJob(key, f"{module_name!r} has no function {attribute!r}", closest(attribute, functions))
+    return found  # type: ignore[no-any-return]
+
+
+def _imported(name: str) -> object:
+    here = os.getcwd()
+    if here not in sys.path:  # last, so that a file here never shadows an installed package
+        sys.path.append(here)
+    return importlib.import_module(name)
+
+
+def _loader(name: str) -> Callable[[str], Dataset]:
+    function = resolve("data.loader", name)
+    return lambda client: _dataset(f"{name}({client!r})", lambda: function(client))
+
+
+def _test(name: str) -> Callable[[], Dataset]:
+    function = resolve("data.test", name)
+    return lambda: _dataset(f"{name}()", function)
+
+
+def _model(name: str) -> Callable[[], nn.Module]:
+    function = resolve("model.factory", name)
+
+    def factory() -> nn.Module:
+        from torch import nn
+
+        model = function()
+        if not isinstance(model, nn.Module):
+            raise BadInput(f"{name}() returned {type(model).__name__}: it must return a torch.nn.Module")
+        return model
+
+    return factory
+
+
+def _dataset(call: str, function: Callable[[], object]) -> Dataset:
+    try:
+        result = function()
+        return result if isinstance(result, Dataset) else _paired(call, result)
+    except SecureFLError:
+        raise
+    except Exception as error:  # a loader is someone else's code
+        raise BadInput(f"{call} failed with {type(error).__name__}: {error}") from error
+
+
+def _paired(call: str, result: object) -> Dataset:
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise BadInput(f"{call} returned {type(result).__name__}: return (features, labels) or securefl.data.Dataset")
+    features, labels = np.asarray(result[0]), np.asarray(result[1])
+    if not np.issubdtype(features.dtype, np.number):
+        raise BadInput(f"{call} returned features of type {features.dtype}: turn every column into numbers")
+    if labels.ndim != 1 or not np.array_equal(labels, labels.astype(np.int64)):
+        raise BadInput(f"{call} returned labels that are not one list of class numbers 0, 1, 2, ...")
+    return Dataset(features.astype(np.float32), labels.astype(np.int64))

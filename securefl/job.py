@@ -1,0 +1,242 @@
+"""A job: everything that a person decides about a run, read from a TOML file and checked before anything starts.
+
+What a pilot recommends fills the keys that the file leaves out. Errors are ``BadJob``: key, problem, remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from securefl import jobchecks, jobfile
+from securefl.errors import BadInput, BadJob
+from securefl.jobfile import Table, closest, remedy
+from securefl.plan import LocalOptimizer
+from securefl.privacy.mechanism import DPSGD, SGD, Budget, Mechanism
+from securefl.sections import About, Data, Model, Privacy, Shield, Silence, Simulation, Training
+
+if TYPE_CHECKING:
+    from securefl.federation import Federation
+    from securefl.pilots import Pilot
+
+MASKED: Final = ("secagg", "ckks")
+_SILENCE = re.compile(r"(?P<client>[^@]+)@(?P<exchange>[0-5])(:(?P<round>[1-9][0-9]{0,5}))?")
+
+
+class Job(Struct, frozen=True, forbid_unknown_fields=True):
+    """A checked job, every key filled in."""
+
+    job: About
+    data: Data
+    training: Training
+    privacy: Privacy
+    model: Model = Model()
+    protection: Shield = Shield()
+    weights: dict[str, float] = field(default_factory=dict)
+    simulation: Simulation = Simulation()
+
+    @property
+    def name(self) -> str:
+        return self.job.name
+
+    @property
+    def rounds(self) -> int:
+        return self.job.rounds
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        return self.data.clients
+
+    @property
+    def masked(self) -> bool:
+        """Whether updates travel under pairwise masks."""
+        return self.protection.kind in MASKED
+
+    @property
+    def threshold(self) -> int | None:
+        """How many clients can open what is shared among all; None under ``plain``, which shares nothing."""
+        if self.protection.kind == "plain":
+            return None
+        return self.protection.threshold or 2 * len(self.clients) // 3 + 1
+
+    @property
+    def minimum(self) -> int:
+        """The fewest contributors whose sum may be opened."""
+        return self.protection.minimum or (self.threshold if self.masked else None) or min(2, len(self.clients))
+
+    @property
+    def mechanism(self) -> Mechanism:
+        """What one round of local training releases."""
+        rate, steps = self.training.sampling_rate, self.training.steps
+        if not self.privacy.enabled:
+            return SGD(rate, steps)
+        return DPSGD(_given("noise_multiplier", self.privacy.noise_multiplier), rate, steps, self.privacy.clip)
+
+    @property
+    def optimizer(self) -> LocalOptimizer:
+        return LocalOptimizer(self.training.learning_rate, self.training.momentum)
+
+    @property
+    def budget(self) -> Budget | None:
+        """What each data owner allows; None without differential privacy."""
+        if not self.privacy.enabled:
+            return None
+        return Budget(_given("epsilon", self.privacy.epsilon), _given("delta", self.privacy.delta))
+
+    @property
+    def client_weights(self) -> tuple[float, ...]:
+        """One declared weight a client, in the order of ``clients``."""
+        return tuple(self.weights.get(client, 1.0) for client in self.clients)
+
+    @property
+    def silences(self) -> tuple[Silence, ...]:
+        """Who goes silent when; without a round, it is the second (or the last)."""
+        return tuple(_silence(text, min(2, self.rounds)) for text in self.simulation.drop)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the person should know before it starts, though nothing is wrong."""
+        lines: tuple[str, ...] = ()
+        if self.masked and self.threshold == len(self.clients):
+            lines += (f"all {len(self.clients)} clients are needed: no dropout is tolerated, one ends the round",)
+        if not self.privacy.enabled:
+            lines += ("differential privacy is off: nothing bounds what the model reveals about one record",)
+        return lines
+
+    def ledger_folder(self, run: Path) -> Path:
+        """Where the clients' ledgers are, given the run's folder."""
+        return run / self.privacy.ledger
+
+    def federation(self) -> Federation:
+        """Data, model and test set, ready to call. Raises ``BadJob`` where named code cannot be imported."""
+        from securefl import federation, pilots
+
+        if self.data.pilot is not None:
+            return federation.of_pilot(pilots.pilot(self.data.pilot), self.clients, self.model.factory)
+        loader, factory = self.data.loader, self.model.factory
+        if loader is None or factory is None:
+            raise BadJob("data.loader", "neither a pilot nor a loader with a model", remedy("data"))
+        return federation.of_code(loader, self.data.test, factory, self.clients, self.data.name)
+
+    def to_toml(self) -> str:
+        """The job with every key filled in; ``load`` gives it back."""
+        return jobfile.text(self)
+
+
+def load(path: Path) -> Job:
+    """The checked job in a TOML file. Its ledgers lie beside the file, so that no later run forgets what was spent."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise BadInput(f"cannot read the job file {path} ({reason}): check the path, or try securefl demo") from error
+    job = checked(jobfile.parse(text))
+    ledger = path.absolute().parent / job.privacy.ledger
+    return replace(job, privacy=replace(job.privacy, ledger=str(ledger)))
+
+
+def from_pilot(
+    name: str,
+    protection: str = "secagg",
+    rounds: int | None = None,
+    private: bool = True,
+    drop: Iterable[str] = (),
+) -> Job:
+    """A pilot as its authors recommend it; its ledgers lie in the run's folder, so that every trial starts fresh."""
+    about = {} if rounds is None else {"rounds": rounds}
+    tables: Table = {
+        "job": about,
+        "data": {"pilot": name},
+        "privacy": {"enabled": private, "ledger": "ledgers"},
+        "protection": {"kind": protection},
+        "simulation": {"drop": list(drop)},
+    }
+    return checked(tables)
+
+
+def checked(tables: Mapping[str, object]) -> Job:
+    """The job that these tables describe, defaults filled in; ``BadJob`` for anything that could fail later."""
+    job = jobfile.typed(_completed(tables), Job)
+    jobchecks.check(job)
+    return job
+
+
+def _given(key: str, value: float | None) -> float:
+    if value is None:
+        raise BadJob(f"privacy.{key}", "missing, although differential privacy is on", remedy(f"privacy.{key}"))
+    return value
+
+
+def _silence(text: str, default_round: int) -> Silence:
+    found = _SILENCE.fullmatch(text)
+    if found is None:
+        problem = f"{text!r} is not CLIENT@EXCHANGE or CLIENT@EXCHANGE:ROUND"
+        raise BadJob("simulation.drop", problem, remedy("simulation.drop"))
+    return Silence(found["client"], int(found["exchange"]), int(found["round"] or default_round))
+
+
+def _completed(tables: Mapping[str, object]) -> Table:
+    """The tables with a pilot's recommendations, and a name and a ledger for the data, where they say nothing."""
+    pilot, loader = (_section(tables, "data").get(key) for key in ("pilot", "loader"))
+    if isinstance(pilot, str):
+        tables = _merged(_recommended(known_pilot(pilot), tables), tables)
+    elif isinstance(loader, str):
+        tables = _merged({"data": {"name": loader}}, tables)
+    elif pilot is None and loader is None and isinstance(tables.get("data"), dict):
+        raise BadJob("data", "names neither a pilot nor a loader", remedy("data"))
+    name = slug(str(_section(tables, "data").get("name")))
+    return _merged({"privacy": {"ledger": f"ledgers/{name}"}}, tables)
+
+
+def _merged(defaults: Mapping[str, Table], given: Mapping[str, object]) -> Table:
+    """Section by section, what is given before what is default; a wrong type is left for ``typed`` to report."""
+    merged = dict(given)
+    for name, section in defaults.items():
+        if isinstance(given.get(name, {}), dict):
+            merged[name] = section | _section(given, name)
+    return merged
+
+
+def _section(tables: Mapping[str, object], name: str) -> Table:
+    value = tables.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def known_pilot(name: str) -> Pilot:
+    """The pilot of that name; ``BadJob`` lists the known ones."""
+    from securefl import pilots
+
+    if name not in pilots.names():
+        raise BadJob("data.pilot", f"unknown pilot {name!r}", closest(name, pilots.names()))
+    return pilots.pilot(name)
+
+
+def _recommended(pilot: Pilot, given: Mapping[str, object]) -> dict[str, Table]:
+    private = _section(given, "privacy").get("enabled") is not False
+    named = _section(given, "data").get("clients")
+    clients = named if isinstance(named, list) else pilot.clients
+    recipe = pilot.private if private else pilot.public
+    mechanism, optimizer = recipe.mechanism, recipe.optimizer
+    privacy: Table = {}
+    if isinstance(mechanism, DPSGD):
+        privacy = {"noise_multiplier": mechanism.noise_multiplier, "clip": mechanism.clip}
+        privacy |= {"epsilon": pilot.budget.epsilon, "delta": pilot.budget.delta}
+    training: Table = {"sampling_rate": mechanism.sampling_rate, "steps": mechanism.steps}
+    training |= {"learning_rate": optimizer.learning_rate, "momentum": optimizer.momentum}
+    return {
+        "job": {"name": pilot.name, "rounds": recipe.rounds},
+        "data": {"clients": list(pilot.clients), "name": pilot.name},
+        "training": training,
+        "privacy": privacy,
+        "weights": {name: weight for name, weight in zip(pilot.clients, pilot.weights, strict=True) if name in clients},
+    }
+
+
+def slug(name: str) -> str:
+    """A name made safe as the name of a folder or a file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data"

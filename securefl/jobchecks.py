@@ -1,0 +1,107 @@
+"""What must hold between the keys of a job before anything starts: one function a subject."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from securefl.errors import BadJob
+from securefl.jobfile import closest, remedy
+
+if TYPE_CHECKING:
+    from securefl.job import Job
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # a client's name is also the name of its folder
+_VACUOUS_DELTA: Final = 0.1  # delta is the chance that the guarantee fails altogether
+
+
+def check(job: Job) -> None:
+    """Raises ``BadJob`` at the first thing in the job that could only fail later."""
+    _check_names(job)
+    _check_source(job)
+    _check_privacy(job)
+    _check_cohort(job)
+    _check_weights(job)
+    _check_silences(job)
+
+
+def _check_names(job: Job) -> None:
+    for key, value in (("job.name", job.name), ("data.name", job.data.name)):
+        if not value.isprintable():
+            raise BadJob(key, "contains characters that cannot be printed", remedy(key))
+    for client in job.clients:
+        if not _NAME.fullmatch(client):
+            hint = "Use up to 64 letters, digits, - and _, with no - or _ first: it is also a folder's name"
+            raise BadJob("data.clients", f"{client!r} cannot be a client's name", hint)
+    if len({client.lower() for client in job.clients}) < len(job.clients):
+        raise BadJob("data.clients", "two clients have the same name", "Give each client a name of its own")
+
+
+def _check_source(job: Job) -> None:
+    from securefl import pilots
+
+    data = job.data
+    if data.pilot is None:
+        if job.model.factory is None:
+            raise BadJob("model.factory", "missing, and there is no pilot to bring a model", remedy("model.factory"))
+        return
+    for key, value in (("data.loader", data.loader), ("data.test", data.test)):
+        if value is not None:
+            raise BadJob(key, f"the pilot {data.pilot!r} brings its own data", "Leave this key out, or data.pilot")
+    if data.name != data.pilot:  # a second name for the same records would be a second budget
+        raise BadJob(
+            "data.name", f"the data of a pilot is called by the pilot's name, {data.pilot!r}", "Leave this key out"
+        )
+    known = pilots.pilot(data.pilot).clients
+    for client in job.clients:
+        if client not in known:
+            raise BadJob("data.clients", f"the pilot {data.pilot!r} has no client {client!r}", closest(client, known))
+
+
+def _check_privacy(job: Job) -> None:
+    # Reading mechanism and budget raises where the values that differential privacy needs are missing.
+    if job.mechanism and job.budget is not None and job.budget.delta >= _VACUOUS_DELTA:
+        raise BadJob("privacy.delta", f"{job.budget.delta} guarantees nothing", remedy("privacy.delta"))
+
+
+def _check_cohort(job: Job) -> None:
+    count, kind, shield = len(job.clients), job.protection.kind, job.protection
+    fewest = 3 if job.masked else 2
+    if count < fewest:
+        why = (
+            "with two, each could subtract its own update from the sum"
+            if job.masked
+            else "there is nobody to train with"
+        )
+        raise BadJob(
+            "data.clients", f"{count} clients under {kind!r}; it needs at least {fewest}: {why}", "Name more clients"
+        )
+    for key, value in (("threshold", shield.threshold), ("minimum", shield.minimum)):
+        if value is not None and value > count:
+            problem = f"{value} is above the cohort of {count} clients"
+            raise BadJob(f"protection.{key}", problem, f"Write at most {count}, or leave the key out")
+    if shield.threshold is not None and kind == "plain":
+        raise BadJob("protection.threshold", "'plain' shares no secrets, so it has no threshold", "Leave the key out")
+    if shield.threshold is not None and 2 * shield.threshold <= count:
+        problem = f"{shield.threshold} of {count} is not a majority: two halves could be opened against each other"
+        raise BadJob("protection.threshold", problem, f"Write at least {count // 2 + 1}, or leave the key out")
+    if job.masked and job.minimum < 2:
+        problem = "a sum over one client is that client's update"
+        raise BadJob("protection.minimum", problem, "Write at least 2, or leave the key out")
+
+
+def _check_weights(job: Job) -> None:
+    for client, weight in job.weights.items():
+        if client not in job.clients:
+            raise BadJob(f"weights.{client}", "no such client", closest(client, job.clients))
+        if not 0 < weight <= 1:
+            raise BadJob(f"weights.{client}", f"{weight} is not above 0 and at most 1", remedy("weights"))
+
+
+def _check_silences(job: Job) -> None:
+    for silence in job.silences:
+        if silence.client not in job.clients:
+            raise BadJob("simulation.drop", f"no client {silence.client!r}", closest(silence.client, job.clients))
+        if silence.round > job.rounds:
+            problem = f"round {silence.round} never comes: the job has {job.rounds}"
+            raise BadJob("simulation.drop", problem, "Name an earlier round")

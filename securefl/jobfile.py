@@ -1,0 +1,177 @@
+"""Job files as text: TOML into a typed value, with errors that name the key and the remedy, and back.
+
+Nothing here knows what a key does; :mod:`securefl.job` says that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+from securefl.errors import BadJob
+
+T = TypeVar("T", bound=msgspec.Struct)
+Table = dict[str, object]
+
+REMEDIES: Final[Mapping[str, str]] = {
+    "job": "Start the file with a section [job]",
+    "job.name": 'Give the job a name in quotes, for example name = "my first run"',
+    "job.rounds": "Write a whole number of at least 1, for example rounds = 10",
+    "data": 'Add a section [data] with pilot = "breast-cancer", or with loader and clients for data of your own',
+    "data.pilot": 'Name one pilot in quotes, for example pilot = "breast-cancer"',
+    "data.loader": 'Write loader = "package.module:function"; it is called with a client\'s name',
+    "data.clients": 'List the clients by name, for example clients = ["hospital-1", "hospital-2", "hospital-3"]',
+    "data.test": 'Write test = "package.module:function"; what it returns is declared public',
+    "data.name": 'Name the data set in quotes, for example name = "diabetes-2024"; the privacy ledger is kept under it',
+    "model": 'Add a section [model] with factory = "package.module:function"',
+    "model.factory": 'Write factory = "package.module:function"; it returns a fresh torch.nn.Module',
+    "model.seed": "Write a whole number of at least 0, for example seed = 1",
+    "training": "Add a section [training] with learning_rate, sampling_rate and steps",
+    "training.learning_rate": "Write a number above 0, for example learning_rate = 0.5",
+    "training.momentum": "Write a number from 0 up to, but not including, 1; for example momentum = 0.9",
+    "training.sampling_rate": "Write the chance that a record is in a step: above 0, at most 1, for example 0.5",
+    "training.steps": "Write a whole number of at least 1, for example steps = 3 (steps a round at each client)",
+    "privacy.enabled": "Write true or false; with false nothing bounds what the model reveals about one record",
+    "privacy.noise_multiplier": "Write a number above 0, for example noise_multiplier = 1.0, "
+    "or [privacy] enabled = false",
+    "privacy.clip": "Write the largest gradient norm of one record: a number above 0, for example clip = 1.0",
+    "privacy.epsilon": "Write the most that each data owner allows: a number above 0, for example epsilon = 3.0, "
+    "or [privacy] enabled = false",
+    "privacy.delta": "Write a number between 0 and 1, well below one over the number of records, "
+    "for example delta = 1e-5, or [privacy] enabled = false",
+    "privacy.ledger": 'Name a folder in quotes, for example ledger = "ledgers/diabetes-2024"',
+    "protection.kind": 'Write one of "plain", "secagg", "ckks-unmasked", "ckks"',
+    "protection.bound": "Write the largest absolute value of one number of an update: above 0, for example 4.0",
+    "protection.threshold": "Write a whole number of at least 2, or leave the key out for two thirds plus one",
+    "protection.minimum": "Write a whole number of at least 1, or leave the key out",
+    "weights": "Write a number above 0 and at most 1 for each client that is named, for example hospital-1 = 0.5",
+    "simulation.drop": 'Write a list like drop = ["hospital-3@2:4"]: silent from exchange 2 on in round 4',
+}
+_WORDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text in quotes",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a section",
+}
+
+
+def parse(text: str) -> Table:
+    """The tables of a TOML text; ``BadJob`` with line and column where it is not TOML."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadJob("job file", f"not valid TOML: {error}", "Correct that line; text values need quotes") from error
+    for key, value in _leaves(tables):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadJob(key, f"{value} is not a finite number", remedy(key))
+    return tables
+
+
+def typed(tables: Mapping[str, object], kind: type[T]) -> T:
+    """The tables as a value of ``kind``; ``BadJob`` for a key that is unknown, missing or of a wrong type."""
+    _refuse_unknown_keys(tables, kind)
+    try:
+        return msgspec.convert(tables, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), tables, kind) from error
+
+
+def remedy(key: str) -> str:
+    """What to write for a key instead."""
+    bare = re.sub(r"\[.*", "", key)
+    return REMEDIES.get(bare) or REMEDIES.get(bare.partition(".")[0]) or "See the example files under examples/"
+
+
+def closest(wrong: str, known: Iterable[str]) -> str:
+    """A question like ``did you mean 'rounds'?`` or, with nothing close, the list of what is known."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(wrong, choices, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(choices) or 'none'}"
+
+
+def text(value: msgspec.Struct) -> str:
+    """A Struct of Structs as TOML, one section a field; fields that are None are left out."""
+    sections = msgspec.to_builtins(value)
+    return "\n".join(f"[{name}]\n{_lines(table)}" for name, table in sections.items() if table)
+
+
+def _leaves(tables: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _refuse_unknown_keys(tables: Mapping[str, object], kind: type[msgspec.Struct], prefix: str = "") -> None:
+    hints = get_type_hints(kind)
+    for name, value in tables.items():
+        if name not in hints:
+            raise BadJob(prefix + name, "unknown key" if prefix else "unknown section", closest(name, hints))
+        inner = hints[name]
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            _refuse_unknown_keys(value, inner, f"{prefix}{name}.")
+
+
+def _explained(message: str, tables: Mapping[str, object], kind: type[msgspec.Struct]) -> BadJob:
+    """msgspec's one-line message in the words of someone who has never seen a type annotation."""
+    problem, _, place = message.partition(" - at `$")
+    key = place.rstrip("`").lstrip(".")
+    if found := re.fullmatch(r"Object missing required field `(.+)`", problem):
+        key = f"{key}.{found[1]}".lstrip(".")
+        return BadJob(key, "missing", remedy(key))
+    if problem.startswith("Invalid enum value"):
+        wrong = problem.removeprefix("Invalid enum value ").strip("'")
+        return BadJob(key, f"unknown value {wrong!r}", f"{closest(wrong, _choices(kind, key))} {remedy(key)}")
+    given = _at(tables, key)
+    key = key.replace("[...]", "")
+    if found := re.fullmatch(r"Expected `(.+)`, got `(.+)`", problem):
+        wanted = " or ".join(_WORDS.get(word, word) for word in found[1].split(" | ") if word != "null")
+        return BadJob(key, f"expected {wanted}, got {given or _WORDS.get(found[2], found[2])}", remedy(key))
+    return BadJob(key, f"impossible value {given}", remedy(key))
+
+
+def _choices(kind: type[msgspec.Struct], key: str) -> Sequence[str]:
+    hint: object = kind
+    for name in key.split("."):
+        hint = get_type_hints(hint)[name]
+    return get_args(hint)
+
+
+def _at(tables: Mapping[str, object], key: str) -> str:
+    """The value at a path like ``data.clients[1]``, as a person would write it; empty where the path is unclear."""
+    value: object = tables
+    for name, index in re.findall(r"([^.\[]+)(?:\[(.+?)\])?", key):
+        value = value.get(name) if isinstance(value, dict) else None
+        if index:
+            value = value[int(index)] if isinstance(value, list) and index.isdigit() else None
+    return "" if value is None else _literal(value)
+
+
+def _lines(table: Mapping[str, object]) -> str:
+    return "".join(f"{_key(name)} = {_literal(value)}\n" for name, value in table.items() if value is not None)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _literal(name)
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):  # a JSON string is a TOML basic string, but for DEL, which TOML wants escaped
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    return repr(value)

@@ -1,0 +1,68 @@
+"""Federations that are ready to run: data, model and recipes of each, under one name. Nothing is loaded until asked for.
+
+A pilot's constants are public: scaling, split, declared weights and recipes. ``hazards`` says which of them, or what
+else, was computed from records without being charged to a budget.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from securefl.data import Dataset
+from securefl.errors import BadInput
+from securefl.plan import LocalOptimizer
+from securefl.privacy.mechanism import Budget, Mechanism
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_MODULES = {"breast-cancer": "breast_cancer", "heart": "heart"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a pilot is trained: every client runs ``mechanism`` with ``optimizer`` once a round."""
+
+    mechanism: Mechanism
+    optimizer: LocalOptimizer
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """One federation. ``load`` gives a client's training records; ``test`` a test set that is declared public.
+
+    ``private`` is a DP-SGD recipe that fits ``budget`` at every client, ``public`` a plain one. ``weights`` are declared
+    constants in (0, 1], in the order of ``clients``. ``source`` names the data's origin and licence.
+    """
+
+    name: str
+    title: str
+    clients: tuple[str, ...]
+    classes: tuple[str, ...]
+    load: Callable[[str], Dataset] = field(repr=False)
+    test: Callable[[], Dataset] = field(repr=False)
+    model: Callable[[], nn.Module] = field(repr=False)
+    private: Recipe
+    public: Recipe
+    budget: Budget
+    hazards: tuple[str, ...]
+    source: str
+    weights: tuple[float, ...]
+
+
+def names() -> tuple[str, ...]:
+    """The known pilots, the default one first."""
+    return tuple(_MODULES)
+
+
+def pilot(name: str) -> Pilot:
+    """The pilot of that name. Raises ``BadInput``, listing the known ones, for any other."""
+    if name not in _MODULES:
+        raise BadInput(f"unknown pilot {name!r}: choose one of {', '.join(_MODULES)}")
+    module = importlib.import_module(f"securefl.pilots.{_MODULES[name]}")
+    found: Pilot = module.PILOT
+    return found

@@ -1,0 +1,53 @@
+"""The public configuration of a run: what every client checks, and what the session id binds.
+
+A plan holds declared constants only; nothing in it is computed from the clients' records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from securefl.privacy.mechanism import Mechanism, Positive
+
+Protection = Literal["plain", "secagg", "ckks-unmasked", "ckks"]
+
+
+class LocalOptimizer(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a client descends. Changes accuracy, never a guarantee."""
+
+    learning_rate: Positive
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+
+class Plan(Struct, frozen=True, forbid_unknown_fields=True):
+    """One run, as all its parties know it.
+
+    ``weights`` are declared constants in (0, 1], one per client, in the order of ``clients``. ``bound`` is the largest
+    absolute value of an update's coordinate; what exceeds it is cut off at the client. ``architecture`` is the hash of
+    parameter names and shapes; ``dimension`` their count.
+    """
+
+    job: str
+    protection: Protection
+    clients: tuple[str, ...]
+    weights: tuple[float, ...]
+    bound: Positive
+    minimum: int
+    threshold: int | None
+    mechanism: Mechanism
+    optimizer: LocalOptimizer
+    architecture: str
+    dimension: int
+    model_seed: int
+
+    def encoded(self) -> bytes:
+        """The plan's bytes, the same on every machine."""
+        return msgspec.json.encode(self)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the encoded plan: 32 bytes."""
+        return hashlib.sha256(self.encoded()).digest()

@@ -1,0 +1,76 @@
+"""What one round of local training releases, as frozen values that fix the mathematics and nothing else.
+
+What changes only speed or accuracy (learning rate, batch layout, device) is not here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from securefl.errors import BadInput
+
+Rate = Annotated[float, Meta(gt=0, le=1)]
+Steps = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
+
+
+def _require(name: str, value: float, most: float = math.inf) -> None:
+    """The bounds of the types above, also for values built in Python, where msgspec does not look."""
+    if not 0 < value <= most or math.isinf(value):
+        limit = "" if math.isinf(most) else f" and at most {most:g}"
+        raise BadInput(f"{name} is {value}: it must be a finite number above 0{limit}")
+
+
+class DPSGD(Struct, frozen=True, tag="dpsgd", tag_field="mechanism", forbid_unknown_fields=True):
+    """DP-SGD (Abadi et al., CCS 2016, algorithm 1) with Poisson sampling, for one round at one client.
+
+    Each of ``steps`` steps takes every record independently with probability ``sampling_rate``, clips each record's
+    gradient to L2 norm ``clip`` and adds Gaussian noise of standard deviation ``noise_multiplier * clip`` to their sum.
+
+    Guarantee: record level, add-or-remove-one, for everyone who sees the update; epsilon is the accountant's for the
+    composition of all rounds, and assumes that the client sampled and noised as described here.
+    """
+
+    noise_multiplier: Positive
+    sampling_rate: Rate
+    steps: Steps
+    clip: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        _require("noise_multiplier", self.noise_multiplier)
+        _require("sampling_rate", self.sampling_rate, 1)
+        _require("steps", self.steps)
+        _require("clip", self.clip)
+
+
+class SGD(Struct, frozen=True, tag="sgd", tag_field="mechanism", forbid_unknown_fields=True):
+    """SGD with Poisson sampling and no clipping or noise. Guarantee: none; outputs are labelled "no differential privacy"."""
+
+    sampling_rate: Rate
+    steps: Steps
+
+    def __post_init__(self) -> None:
+        _require("sampling_rate", self.sampling_rate, 1)
+        _require("steps", self.steps)
+
+
+Mechanism = DPSGD | SGD
+
+
+class Budget(Struct, frozen=True, forbid_unknown_fields=True):
+    """The most that a data owner allows to be spent on one data set, over all rounds, runs and jobs."""
+
+    epsilon: Positive
+    delta: Annotated[float, Meta(gt=0, lt=1)]
+
+    def __post_init__(self) -> None:
+        _require("epsilon", self.epsilon)
+        _require("delta", self.delta, math.nextafter(1, 0))
+
+
+def describe(mechanism: Mechanism) -> dict[str, Any]:
+    """The mechanism as plain values, for reports and ledgers."""
+    return {"mechanism": type(mechanism).__name__} | {f: getattr(mechanism, f) for f in mechanism.__struct_fields__}

@@ -1,0 +1,65 @@
+"""What a run reports: one record a round, one summary at the end. Values only; the command line prints them."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class RoundRecord(Struct, frozen=True):
+    """One completed round. Bytes are per client, all exchanges of the round counted; ``seconds`` is wall time.
+
+    ``dropped`` maps each client that did not contribute or fell silent later to where or why ("exchange 2",
+    "refused: budget"). ``recovered`` are clients that went silent after the masks were agreed and whose masks the
+    others helped to remove. ``accuracy`` is that of the model after this round on the public test set (None where no
+    test set was declared). ``epsilon`` is each client's own ledger, read after the round, at the budget's delta.
+    """
+
+    round: int
+    attempt: int
+    contributors: tuple[str, ...]
+    dropped: dict[str, str]
+    recovered: tuple[str, ...]
+    accuracy: float | None
+    epsilon: dict[str, float]
+    upload_bytes: dict[str, int]
+    download_bytes: dict[str, int]
+    seconds: float
+
+    def __str__(self) -> str:
+        accuracy = "-" if self.accuracy is None else f"{self.accuracy:.3f}"
+        epsilon = f"{max(self.epsilon.values()):.2f}" if self.epsilon else "no DP"
+        lost = f", dropped {', '.join(self.dropped)}" if self.dropped else ""
+        return f"round {self.round}: {len(self.contributors)} contributors{lost}, accuracy {accuracy}, epsilon {epsilon}"
+
+
+class ServerView(Struct, frozen=True):
+    """What the server held, counted from the run's transcript."""
+
+    messages: int
+    bytes: int
+    updates_received: int
+    updates_readable: int
+    sums_readable: int
+    models_readable: int
+
+
+class Summary(Struct, frozen=True):
+    """The end of a run. ``upload_bytes`` is the mean per client and round, all exchanges counted."""
+
+    accuracy: float | None
+    accuracy_centralised: float | None
+    epsilon: float | None
+    epsilon_by_client: dict[str, float]
+    budget_epsilon: float | None
+    delta: float | None
+    rounds: int
+    protection: str
+    dropouts_recovered: int
+    upload_bytes: int
+    download_bytes: int
+    server_view: ServerView
+    hazards: tuple[str, ...]
+    seconds: float
+    run: str
+    model: str
+    report: str
