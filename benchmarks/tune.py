@@ -1,7 +1,8 @@
-"""Choose a pilot's recipes: ``python -m benchmarks.tune PILOT`` cross-validates a grid on training rows and prints the best.
+"""Choose a pilot's recipes: ``python -m benchmarks.tune PILOT`` cross-validates a grid and prints the best.
 
 The federation is simulated without cryptography: every round each client trains, and the weighted mean of the updates
-moves the model. Test rows are read only under ``--report``, which measures the recipes that the pilot already has.
+moves the model. Folds are of training rows; test rows are read only under ``--report``, which measures the recipes that
+the pilot already has.
 """
 
 from __future__ import annotations
@@ -31,15 +32,20 @@ _SHARE = 0.97
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy on held-out training rows over all folds: its mean and its worst over draws, and the mean loss."""
+    """Accuracy on held-out training rows over all folds, mean and deviation over draws of noise; and the mean loss."""
 
     recipe: Recipe
     mean: float
-    worst: float
+    deviation: float
     loss: float
 
+    @property
+    def unlucky(self) -> float:
+        """What one run in forty falls below: a pilot is judged by its worst runs."""
+        return self.mean - 2 * self.deviation
+
     def __str__(self) -> str:
-        return f"mean {self.mean:.4f}  worst {self.worst:.4f}  loss {self.loss:.4f}  {self.recipe}"
+        return f"unlucky {self.unlucky:.4f}  mean {self.mean:.4f}  loss {self.loss:.4f}  {self.recipe}"
 
 
 def simulate(pilot: Pilot, recipe: Recipe, clients: Sequence[Dataset]) -> nn.Module:
@@ -57,16 +63,16 @@ def cross_validate(pilot: Pilot, recipe: Recipe, draws: int) -> Score:
     clients = [pilot.load(client) for client in pilot.clients]
     results = np.array([[_held_out(pilot, recipe, clients, fold) for fold in range(FOLDS)] for _ in range(draws)])
     right, loss = results.sum(axis=1).T / sum(len(data) for data in clients)
-    return Score(recipe, float(right.mean()), float(right.min()), float(loss.mean()))
+    return Score(recipe, float(right.mean()), float(right.std()), float(loss.mean()))
 
 
 def private_recipes(budget: Budget) -> Iterator[Recipe]:
-    """The grid under DP-SGD. Rate 1 needs least noise a step at these sizes; learning rates are in units of 1 / clip."""
-    for rounds, steps in ((10, 1), (10, 2), (10, 3), (15, 1), (15, 2)):
-        for clip in (0.1, 0.3, 1.0):
+    """The grid under DP-SGD. Rate 1 needs least noise at these sizes; learning rates are in units of 1 / clip."""
+    for rounds, steps in ((10, 1), (10, 3), (15, 1), (15, 2)):
+        for clip in (0.3, 1.0):
             for length in (1.0, 2.0, 4.0, 8.0):
                 mechanism = DPSGD(_noise_multiplier(rounds, steps, budget), sampling_rate=1.0, steps=steps, clip=clip)
-                yield Recipe(mechanism, LocalOptimizer(round(length / clip, 3)), rounds)
+                yield Recipe(mechanism, LocalOptimizer(round(length / clip, 2)), rounds)
 
 
 def public_recipes() -> Iterator[Recipe]:
@@ -78,12 +84,12 @@ def public_recipes() -> Iterator[Recipe]:
 
 
 def best(pilot: Pilot, recipes: Iterator[Recipe], draws: int) -> Score:
-    """The recipe with the highest mean accuracy, then the lowest loss; every candidate is printed."""
+    """The recipe whose unlucky runs are most accurate, then the one of least loss; every candidate is printed."""
     scores = []
     for recipe in recipes:
         scores.append(cross_validate(pilot, recipe, draws))
         print(scores[-1], flush=True)
-    return max(scores, key=lambda score: (score.mean, -score.loss))
+    return max(scores, key=lambda score: (score.unlucky, -score.loss))
 
 
 def report(pilot: Pilot, draws: int) -> None:
@@ -129,7 +135,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
     parser.add_argument("pilot", choices=pilots.names())
-    parser.add_argument("--draws", type=int, default=5, help="draws of noise and sampling for each private recipe")
+    parser.add_argument("--draws", type=int, default=10, help="draws of noise and sampling for each private recipe")
     parser.add_argument("--report", action="store_true", help="measure the pilot's recipes on its public test set")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

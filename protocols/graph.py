@@ -29,6 +29,11 @@ class CohortRules(Struct, frozen=True):
         if self.colluders < 0 or self.minimum <= 3 * self.colluders:
             raise ConfigurationError(f"{self.colluders} colluders need a minimum cohort above {3 * self.colluders}")
 
+    @property
+    def fewest(self) -> int:
+        """The smallest cohort that these rules allow."""
+        return max(self.minimum, self.threshold or 0)
+
     def threshold_for(self, cohort: int) -> int:
         """The threshold t for a cohort, checked against an active server: 2t > n + n_C and t - n_C >= 2.
 

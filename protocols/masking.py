@@ -39,7 +39,8 @@ def mask_key(seed: bytes, label: str, session: bytes, ring: Ring, length: int, p
 
 def apply_masks(vector: RingVector, ring: Ring, masks: Sequence[Mask]) -> None:
     """Add all masks to a reduced vector, in place; the result is reduced."""
-    streams = [(_Expander(ring, mask.key), mask.sign) for mask in masks]
+    zeros = memoryview(bytes(BLOCK_BYTES))  # one for all streams, so that it stays in the cache
+    streams = [(_Expander(ring, mask.key, zeros), mask.sign) for mask in masks]
     step = BLOCK_BYTES // ring.dtype.itemsize
     scratch = np.empty(step, ring.dtype)
     for start in range(0, len(vector), step):
@@ -71,12 +72,12 @@ def _accumulate(block: RingVector, mask: RingVector, sign: int, ring: Ring) -> N
 class _Expander:
     """Reads one mask from its start, in blocks that divide a chunk."""
 
-    def __init__(self, ring: Ring, key: bytes) -> None:
+    def __init__(self, ring: Ring, key: bytes, zeros: memoryview) -> None:
         self._ring = ring
         self._key = key
         self._chunk = -1
         self._left = 0
-        self._zeros = memoryview(bytes(BLOCK_BYTES))
+        self._zeros = zeros
 
     def read(self, out: RingVector) -> RingVector:
         if self._left == 0:

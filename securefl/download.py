@@ -6,6 +6,7 @@ A file counts only if its SHA-256 is the expected one, wherever it was found. Th
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import tempfile
 import urllib.request
@@ -44,16 +45,16 @@ def _cache() -> Path:
 def _verify(content: bytes, sha256: str, origin: str, remedy: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise DataUnavailable(f"{origin} is not the expected file (SHA-256 {found[:12]}..., not {sha256[:12]}...): {remedy}")
+        raise DataUnavailable(f"{origin} is not the expected file (its SHA-256 is {found}, not {sha256}): {remedy}")
 
 
 def _fetch(url: str, wanted: str) -> bytes:
     if not url.startswith(("https://", "http://127.0.0.1:")):  # plain http only to this machine; hashes guard the rest
         raise DataUnavailable(f"{wanted}: refusing to fetch from {url}: an https address is needed")
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as reply:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as reply:  # noqa: S310 (the scheme is checked above)
             content: bytes = reply.read(_LARGEST + 1)
-    except OSError as error:  # URLError, HTTPError and timeouts are all OSErrors
+    except (OSError, http.client.HTTPException) as error:  # URLError, HTTPError and timeouts are OSErrors
         reason = getattr(error, "reason", None) or error
         raise DataUnavailable(
             f"{wanted} is missing and {url} cannot be reached ({reason}): set SECUREFL_DATA to a folder that holds "
@@ -66,7 +67,10 @@ def _fetch(url: str, wanted: str) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     """Write in one step, so that an interrupted download never leaves half a file behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-        part.write(content)
-    Path(part.name).replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+            part.write(content)
+        Path(part.name).replace(path)
+    except OSError as error:
+        raise DataUnavailable(f"{path} cannot be written ({error}): set XDG_CACHE_HOME to a folder that can") from error

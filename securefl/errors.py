@@ -18,6 +18,7 @@ SecureFLError                 everything below; its ``exit_code`` is what the co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -103,6 +104,10 @@ class TrainingFailed(SecureFLError):
 
 
 class RoundFailed(SecureFLError):
-    """A round ended without an aggregate; the global model is what it was before."""
+    """A round ended without an aggregate; the global model is what it was before. ``lost``: who, and where or why."""
 
     exit_code = 5
+
+    def __init__(self, message: str, lost: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.lost = dict(lost or {})

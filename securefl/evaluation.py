@@ -34,8 +34,8 @@ def centralised_accuracy(
 ) -> float:
     """Test accuracy of the twin: the same model and number of steps, plain SGD on all clients' rows in one place.
 
-    Guarantee: none; this pools what the federation keeps apart, so it is for simulations and public data. A DP-SGD recipe
-    is run without its clipping and noise.
+    Guarantee: none; this pools what the federation keeps apart, so it is for simulations and public data. A DP-SGD
+    recipe is run without its clipping and noise.
     """
     if not datasets:
         raise BadInput("no data sets to pool: give at least one client's")

@@ -22,7 +22,7 @@ from securefl.jobfile import closest, remedy
 if TYPE_CHECKING:
     from torch import nn
 
-    from securefl.pilots import Pilot
+    from securefl.pilots import Pilot, Recipe
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Federation:
     """Everything a run calls, and what it has to tell people about the data.
 
     ``test`` is a test set that was declared public (None: the model is not evaluated). ``hazards`` are releases that no
-    epsilon covers. ``data_name`` names the data set in the ledgers, ``source`` says where it comes from.
+    epsilon covers. ``data_name`` names the data set in the ledgers, ``source`` says where it comes from. ``twin``: how
+    the best non-private model on the pooled rows is trained, if that is known.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Federation:
     hazards: tuple[str, ...]
     data_name: str
     source: str
+    twin: Recipe | None = None
 
 
 def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Federation:
@@ -54,6 +56,7 @@ def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Fed
         hazards=pilot.hazards,
         data_name=pilot.name,
         source=pilot.source,
+        twin=pilot.public,
     )
 
 

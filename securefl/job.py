@@ -14,11 +14,12 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from securefl import jobchecks, jobfile
+from securefl.engines.local import Silence
 from securefl.errors import BadInput, BadJob
 from securefl.jobfile import Table, closest, remedy
 from securefl.plan import LocalOptimizer
 from securefl.privacy.mechanism import DPSGD, SGD, Budget, Mechanism
-from securefl.sections import About, Data, Model, Privacy, Shield, Silence, Simulation, Training
+from securefl.sections import About, Data, Model, Privacy, Shield, Simulation, Training
 
 if TYPE_CHECKING:
     from securefl.federation import Federation
@@ -66,8 +67,8 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def minimum(self) -> int:
-        """The fewest contributors whose sum may be opened."""
-        return self.protection.minimum or (self.threshold if self.masked else None) or min(2, len(self.clients))
+        """The fewest clients among whom a sum may be formed."""
+        return self.protection.minimum or 3
 
     @property
     def mechanism(self) -> Mechanism:

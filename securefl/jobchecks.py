@@ -66,13 +66,9 @@ def _check_privacy(job: Job) -> None:
 
 def _check_cohort(job: Job) -> None:
     count, kind, shield = len(job.clients), job.protection.kind, job.protection
-    fewest = 3 if job.masked else 2
+    fewest = 3
     if count < fewest:
-        why = (
-            "with two, each could subtract its own update from the sum"
-            if job.masked
-            else "there is nobody to train with"
-        )
+        why = "with two, each could subtract its own update from the sum"
         raise BadJob(
             "data.clients", f"{count} clients under {kind!r}; it needs at least {fewest}: {why}", "Name more clients"
         )
@@ -85,9 +81,9 @@ def _check_cohort(job: Job) -> None:
     if shield.threshold is not None and 2 * shield.threshold <= count:
         problem = f"{shield.threshold} of {count} is not a majority: two halves could be opened against each other"
         raise BadJob("protection.threshold", problem, f"Write at least {count // 2 + 1}, or leave the key out")
-    if job.masked and job.minimum < 2:
-        problem = "a sum over one client is that client's update"
-        raise BadJob("protection.minimum", problem, "Write at least 2, or leave the key out")
+    if job.minimum < fewest:
+        problem = f"{job.minimum} is below {fewest}: a sum of fewer hides nobody"
+        raise BadJob("protection.minimum", problem, f"Write at least {fewest}, or leave the key out")
 
 
 def _check_weights(job: Job) -> None:

@@ -48,7 +48,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "for example delta = 1e-5, or [privacy] enabled = false",
     "privacy.ledger": 'Name a folder in quotes, for example ledger = "ledgers/diabetes-2024"',
     "protection.kind": 'Write one of "plain", "secagg", "ckks-unmasked", "ckks"',
-    "protection.bound": "Write the largest absolute value of one number of an update: above 0, for example 4.0",
+    "protection.bound": "Write the largest absolute value of one number of an update: above 0, for example 8.0",
     "protection.threshold": "Write a whole number of at least 2, or leave the key out for two thirds plus one",
     "protection.minimum": "Write a whole number of at least 1, or leave the key out",
     "weights": "Write a number above 0 and at most 1 for each client that is named, for example hospital-1 = 0.5",

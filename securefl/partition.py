@@ -1,7 +1,7 @@
 """Splitting one labelled data set among clients, as benchmarks do: by label skew (Dirichlet) or by label shards.
 
-Both return one sorted index array a client; together they hold every row once. ``RandomState`` is used because its stream
-is frozen (NEP 19): a committed seed means the same split under every numpy.
+Both return one sorted index array a client; together they hold every row once. ``RandomState`` is used because its
+stream is frozen (NEP 19): a committed seed means the same split under every numpy.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Rows = NDArray[np.int64]
 def dirichlet(labels: NDArray[np.int64], clients: int, alpha: float, seed: int) -> list[Rows]:
     """Each class is shared out by its own Dirichlet(alpha) draw: small alpha is skewed, large alpha is even.
 
-    Source: Yurochkin et al., ICML 2019, section 4; Li et al., ICDE 2022 ("label distribution skew"). Raises ``BadInput``
-    when a client would get no rows.
+    Source: Yurochkin et al., ICML 2019, section 4; Li et al., ICDE 2022 ("label distribution skew"). Raises
+    ``BadInput`` when a client would get no rows.
     """
     if clients < 1 or not alpha > 0:
         raise BadInput(f"a Dirichlet split needs a client and alpha > 0, got {clients} clients and alpha {alpha}")
@@ -42,7 +42,7 @@ def shards(labels: NDArray[np.int64], clients: int, shards_per_client: int, seed
     """
     count = clients * shards_per_client
     if clients < 1 or shards_per_client < 1 or count > len(labels):
-        raise BadInput(f"{len(labels)} rows cannot be cut into {clients} x {shards_per_client} shards: use fewer of them")
+        raise BadInput(f"{len(labels)} rows cannot make {clients} x {shards_per_client} shards: use fewer of them")
     pieces = np.array_split(np.argsort(labels, kind="stable"), count)
     order = np.random.RandomState(seed).permutation(count).reshape(clients, shards_per_client)
     return [_sorted([pieces[shard] for shard in hand]) for hand in order]
@@ -53,7 +53,8 @@ def _shares(generator: np.random.RandomState, clients: int, alpha: float) -> NDA
     if np.isfinite(shares).all():
         return shares
     # every gamma draw underflowed: the limit for alpha -> 0 gives one client everything
-    return np.eye(clients)[generator.randint(clients)]
+    one: NDArray[np.float64] = np.eye(clients)[generator.randint(clients)]
+    return one
 
 
 def _sorted(pieces: list[Rows]) -> Rows:

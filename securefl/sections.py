@@ -60,7 +60,7 @@ class Shield(Struct, frozen=True, forbid_unknown_fields=True):
     """``[protection]``: what hides updates, and how many clients must be left."""
 
     kind: Protection = "secagg"
-    bound: Positive = 4.0
+    bound: Positive = 8.0
     threshold: Annotated[int, Meta(ge=2)] | None = None
     minimum: Count | None = None
 
@@ -69,11 +69,3 @@ class Simulation(Struct, frozen=True, forbid_unknown_fields=True):
     """``[simulation]``: clients that go silent on purpose, as ``CLIENT@EXCHANGE`` or ``CLIENT@EXCHANGE:ROUND``."""
 
     drop: tuple[str, ...] = ()
-
-
-class Silence(Struct, frozen=True):
-    """A client that answers nothing from ``exchange`` on, in ``round`` only."""
-
-    client: str
-    exchange: int
-    round: int

@@ -30,15 +30,16 @@ from securefl.privacy.noise import Random, gaussian, poisson_sample
 
 # Rows whose per-record gradients are held at once: bounds memory, changes nothing else.
 _ROWS_AT_ONCE = 512
-# Clipping happens in float32: aiming 2^-18 below the bound keeps a clipped gradient's norm under it despite rounding.
-_CLIP_MARGIN = 1 - 2.0**-18
+# Clipping happens in float32: aiming 2^-16 below the bound keeps a clipped gradient's norm under it despite rounding.
+_CLIP_MARGIN = 1 - 2.0**-16
 
 
 def check(module: nn.Module) -> None:
     """Raise ``UnsupportedModel``, naming layer and fix, for a module that cannot be trained record by record.
 
     BatchNorm is refused even when frozen: in training it mixes the records of a batch, so that no bound on one
-    record's gradient bounds that record's influence.
+    record's gradient bounds that record's influence. Layers are judged by their type: a ``forward`` that mixes records
+    by hand (``x - x.mean(0)``) is not noticed, and the guarantee of DP-SGD does not cover it.
     """
     for name, layer in module.named_modules():
         if isinstance(layer, _BatchNorm):
@@ -66,13 +67,13 @@ def train(
 ) -> NDArray[np.float32]:
     """The flat update (trained minus given) of one round of local training; ``module`` itself is left as it was.
 
-    All randomness (sampling, noise, dropout) is read from ``random``; torch's global generator is neither used nor moved.
+    All randomness (sampling, noise, dropout) is read from ``random``; torch's own generator ends as it began.
 
     Guarantee: under ``DPSGD`` the update is a function of ``mechanism.steps`` noised sums as that class describes them,
     an empty batch included, if ``random`` is unpredictable. Under ``SGD``: none.
 
-    Raises ``UnsupportedModel``, ``BadInput`` for labels that the model has no output for, and ``TrainingFailed`` when the
-    update is not finite.
+    Raises ``UnsupportedModel``, ``BadInput`` for labels that the model has no output for, and ``TrainingFailed`` when
+    the update is not finite.
     """
     check(module)
     local = copy.deepcopy(module).train()
@@ -80,14 +81,14 @@ def train(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # torch says this wherever hooks meet records that need no gradient, as opacus's always do; it loses nothing
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        torch.random.default_generator.manual_seed(int.from_bytes(random(8), "little", signed=True))
+        torch.default_generator.manual_seed(int.from_bytes(random(8), "little", signed=True))
         if isinstance(mechanism, DPSGD):
             _descend_privately(local, data, mechanism, optimizer, random)
         else:
             _descend(local, data, mechanism, optimizer, random)
     update = vector.flatten(local) - before
     if not np.isfinite(update).all():
-        raise TrainingFailed("training ended in NaN or infinity: lower the learning rate, and check the features' scale")
+        raise TrainingFailed("training ended in NaN or infinity: lower the learning rate, check the features' scale")
     return update
 
 
@@ -134,7 +135,7 @@ class _NoisedDescent(DPOptimizer):  # type: ignore[misc]
         self._random = random
 
     def add_noise(self) -> None:
-        """Noise of deviation ``noise_multiplier * clip`` on every coordinate of the summed gradient, added in float64."""
+        """Noise of deviation ``noise_multiplier * clip`` on each coordinate of the gradient sum, added in float64."""
         for parameter in self.params:
             noise = gaussian(parameter.numel(), self._deviation, self._random)
             noised = parameter.summed_grad.double() + torch.from_numpy(noise).reshape(parameter.shape)

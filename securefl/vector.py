@@ -19,12 +19,12 @@ from securefl.errors import UnsupportedModel
 
 
 def build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The module that ``factory`` makes when torch's generator starts from ``seed``; the caller's generator is untouched.
+    """The module that ``factory`` makes when torch's generator starts from ``seed``; it then ends as it began.
 
     Raises ``UnsupportedModel`` if that is not a module with at least one trainable parameter.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         module = factory()
     if not isinstance(module, nn.Module):
         raise UnsupportedModel(f"the model factory returned {type(module).__name__}: return a torch.nn.Module")

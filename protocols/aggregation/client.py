@@ -165,9 +165,10 @@ class AggregationClient:
             held[dealer] = pair
         if len(held) < state.cohort.threshold:
             raise Inconsistent(f"{len(held)} clients dealt shares, {state.cohort.threshold} are needed")
+        # Masks first: an unusable key in the list is refused before the update is asked for, which may cost privacy.
+        masks, layout = self._masks(state, held), self._terms.layout
         encoded = self._encode()
-        layout = self._terms.layout
-        apply_masks(encoded.vector, layout.ring, self._masks(state, held))
+        apply_masks(encoded.vector, layout.ring, masks)
         parts = [layout.ring.pack(encoded.vector)]
         return Masked(state.cohort, held), self._envelope(Step.INPUT, state.cohort.keys, parts, encoded.seed)
 
@@ -210,11 +211,15 @@ class AggregationClient:
             raise Inconsistent("the survivor set is unsorted, lacks this client or names clients who dealt no shares")
         if len(survivors) < cohort.threshold:
             raise Inconsistent(f"a survivor set of {len(survivors)} is below the threshold of {cohort.threshold}")
-        statement = survivors_statement(self._terms.session, cohort.keys, sorted(state.held), survivors)
+        statement = self._statement(state, survivors)
         return Consenting(cohort, state.held, survivors), self._envelope(Step.CONSISTENCY, cohort.keys, [statement])
 
+    def _statement(self, state: Masked | Consenting, survivors: Sequence[ClientId]) -> bytes:
+        cohort = state.cohort
+        return survivors_statement(self._terms.session, cohort.keys, list(cohort.members), sorted(state.held), survivors)
+
     def _unmask(self, state: Consenting, request: UnmaskRequest) -> tuple[State, Envelope]:
-        statement = survivors_statement(self._terms.session, state.cohort.keys, sorted(state.held), state.survivors)
+        statement = self._statement(state, state.survivors)
         check_consents(self._terms, request.consents, statement, state.survivors, state.cohort.threshold)
         # Exactly one of the two shares of each peer ever leaves: with both, the server could unmask a single update.
         shares = [(peer, pair.seed if peer in state.survivors else pair.key) for peer, pair in sorted(state.held.items())]

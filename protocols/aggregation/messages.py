@@ -35,13 +35,18 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     header: bytes
     signature: bytes
 
-    def open(self, roster: Roster, session: bytes, step: Step) -> Header:
-        """The header, if it is a roster member's for exactly this session and exchange."""
+    def authenticate(self, roster: Roster) -> Header:
+        """The header, if a roster member signed it in whatever session."""
         try:
             header = msgspec.msgpack.decode(self.header, type=Header, strict=True)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise MalformedMessage(f"not an envelope's header: {error}") from error
         verify(roster.public_key(header.sender), self.signature, _signed_bytes(self.header), header.sender)
+        return header
+
+    def open(self, roster: Roster, session: bytes, step: Step) -> Header:
+        """The header, if it is a roster member's for exactly this session and exchange."""
+        header = self.authenticate(roster)
         if not equal(header.session, session):
             raise Inconsistent(f"{header.sender} speaks in another session: its run, round, attempt, plan, model or key differs")
         if header.step != step:
@@ -88,9 +93,11 @@ def key_list_digest(envelopes: Sequence[Envelope]) -> bytes:
     return digest("key list", *(part for e in envelopes for part in (e.signed.header, e.signed.signature, *e.parts)))
 
 
-def survivors_statement(session: bytes, keys: bytes, shared: Sequence[ClientId], survivors: Sequence[ClientId]) -> bytes:
-    """What a client signs in exchange 3: that in this session these are U2 and U3."""
-    return digest("survivors", session, keys, msgspec.msgpack.encode((list(shared), list(survivors))))
+def survivors_statement(
+    session: bytes, keys: bytes, cohort: Sequence[ClientId], shared: Sequence[ClientId], survivors: Sequence[ClientId]
+) -> bytes:
+    """What a client signs in exchange 3: that in this session these are U1 (by name and by keys), U2 and U3."""
+    return digest("survivors", session, keys, msgspec.msgpack.encode((list(cohort), list(shared), list(survivors))))
 
 
 class Advertised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -114,6 +121,9 @@ class SharePair(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
     seed: bytes
     key: bytes
+
+    def __repr__(self) -> str:
+        return "SharePair()"
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

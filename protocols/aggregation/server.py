@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from protocols.aggregation.messages import Envelope, KeysRequest, Refusal
+from protocols.aggregation.collect import collect
+from protocols.aggregation.messages import KeysRequest
 from protocols.aggregation.session import Terms
 from protocols.aggregation.stages import Keys, Stage, Sum
 from protocols.base import ClientId, Messages, Replies
-from protocols.errors import Forged, ProtocolError, RoundAborted
-from protocols.wire import decode, encode, kind
+from protocols.errors import Forged, RoundAborted
+from protocols.wire import encode
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class AggregationServer:
 
     def advance(self, replies: Replies) -> Messages:
         stage = self._stage
-        for sender, data in replies:
-            self._fold(stage, sender, data)
+        collect(replies, stage, self.faults)
         for name in sorted(stage.asked - stage.accepted):
             self.dropped.setdefault(name, f"exchange {stage.step:d}")
         if len(stage.accepted) < stage.needed:
@@ -57,16 +57,6 @@ class AggregationServer:
         if self._sum is None:
             raise RuntimeError("the round is not over: drive the session to its end first")
         return Aggregate(self._sum, self.dropped, self.faults)
-
-    def _fold(self, stage: Stage, sender: ClientId, data: bytes) -> None:
-        try:
-            if sender not in stage.asked or sender in stage.accepted:
-                raise ProtocolError("an answer that was not asked for")
-            if kind(data) == Refusal.KIND:
-                raise ProtocolError(f"refused: {decode(data, Refusal).reason[:40]}")
-            stage.fold(sender, decode(data, Envelope))
-        except ProtocolError as error:
-            self.faults.setdefault(sender, str(error))
 
     def _next(self, stage: Stage) -> Messages:
         try:

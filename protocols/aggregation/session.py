@@ -17,7 +17,7 @@ from protocols.wire import VERSION
 
 
 class Step(IntEnum):
-    """The exchanges of a round, in order; also the exchange number that a client's signature covers."""
+    """The exchanges: 0 to 5 of a round in order, then key set-up and catch-up. A client's signature covers the number."""
 
     KEYS = 0
     SHARES = 1
@@ -25,6 +25,12 @@ class Step(IntEnum):
     CONSISTENCY = 3
     UNMASK = 4
     APPLY = 5
+    JOIN = 6
+    MAKE_KEY = 7
+    RECEIVE_KEY = 8
+    CATCH_UP = 9
+    SEAL_MODEL = 10
+    INSTALL_MODEL = 11
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,10 @@ class Terms:
 
     def __post_init__(self) -> None:
         self.rules.threshold_for(len(self.roster.keys))
+        if self.context.roster != self.roster.digest:
+            raise ConfigurationError("the session's context names another roster than its terms")
+        if len(self.roster.keys) > self.layout.clients:
+            raise ConfigurationError(f"a sum of {len(self.roster.keys)} could overflow an encoding for {self.layout.clients} clients")
 
     @property
     def session(self) -> bytes:

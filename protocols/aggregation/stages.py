@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from os import urandom
 from typing import ClassVar, Protocol
 
+from protocols.aggregation.collect import Exchanged
 from protocols.aggregation.messages import (
     Advertised,
     ConsistencyRequest,
@@ -59,19 +60,11 @@ class Sum:
     proof: Proof
 
 
-class Stage(Protocol):
-    """One exchange. ``needed``: fewest accepted replies to go on."""
+class Stage(Exchanged, Protocol):
+    """One exchange of a round. ``needed``: fewest accepted replies to go on."""
 
     step: ClassVar[Step]
     needed: int
-    asked: frozenset[ClientId]
-
-    @property
-    def accepted(self) -> frozenset[ClientId]: ...
-
-    def fold(self, sender: ClientId, reply: Envelope) -> None:
-        """Take one reply in. Raises ``ProtocolError`` and changes nothing if it does not verify."""
-        ...
 
     def finish(self) -> tuple[Stage, Messages] | Sum:
         """The next stage and its requests, or the end."""
@@ -110,7 +103,7 @@ class Keys:
     def __init__(self, terms: Terms, asked: frozenset[ClientId]) -> None:
         self.terms = terms
         self.asked = asked
-        self.needed = terms.rules.minimum
+        self.needed = terms.rules.fewest
         self._replies: dict[ClientId, Envelope] = {}
         self._members: dict[ClientId, Advertised] = {}
         self._probe = AgreementKey.generate(urandom)
@@ -250,7 +243,7 @@ class Consistency:
         self.asked = frozenset(received.survivors)
         self.needed = received.cohort.threshold
         cohort = received.cohort
-        self._statement = survivors_statement(cohort.terms.session, cohort.keys, received.shared, received.survivors)
+        self._statement = survivors_statement(cohort.terms.session, cohort.keys, cohort.names, received.shared, received.survivors)
         self._consents: dict[ClientId, Signed] = {}
 
     @property

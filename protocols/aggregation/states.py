@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from protocols.aggregation.messages import Advertised, Envelope, SharePair
 from protocols.base import ClientId
 from protocols.encoding import Floats
+from protocols.errors import ConfigurationError
 from protocols.primitives import AgreementKey
 
 
@@ -18,6 +19,10 @@ class Contribution:
     update: Callable[[], Floats] = field(repr=False)
     weight: float = 1.0
     witness: bytes = b""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1:
+            raise ConfigurationError(f"a weight of {self.weight}: sums are sure not to wrap only for weights in (0, 1]")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from protocols.base import ClientId, Random
 from protocols.encoding import Encoded, Floats, Layout, Upload, checked
 from protocols.encoding.rlwe import DEGREE, PRIME, SEED_BYTES, CKKSParameters, public_a, shift
-from protocols.errors import DecryptionFailed, MalformedMessage
+from protocols.errors import ConfigurationError, DecryptionFailed, MalformedMessage
 from protocols.primitives import KEY_BYTES, digest
 from protocols.ring import Ring, RingVector
 
@@ -67,6 +67,8 @@ class CKKS:
     """
 
     def __init__(self, parameters: CKKSParameters, key: CKKSKey) -> None:
+        if (parameters.degree, parameters.prime) != (DEGREE, PRIME):
+            raise ConfigurationError(f"keys are made for degree {DEGREE} and prime {PRIME}, not for {parameters.degree} and {parameters.prime}")
         self.parameters = parameters
         self._key = key
         self._seal = _context()

@@ -18,6 +18,8 @@ from protocols.ring import Ring, RingVector
 RING = Ring(1 << 32)
 # Fewer levels than this below the bound would round small updates to noise: refused.
 _FEWEST_LEVELS = 1 << 10
+# From here on, a sum of this many leaves no room for useful precision whatever the bound.
+_MOST_CLIENTS = (1 << 31) // _FEWEST_LEVELS
 _BLOCK = 1 << 16
 
 
@@ -35,7 +37,7 @@ class FixedPoint(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.dimension < 1 or self.clients < 1 or not 0 < self.bound < float("inf"):
             raise ConfigurationError("dimension, clients and bound must be positive and finite")
-        if self.bound * self.scale < _FEWEST_LEVELS:
+        if self.clients >= _MOST_CLIENTS or self.bound * self.scale < _FEWEST_LEVELS:
             raise ConfigurationError(f"a sum of {self.clients} updates within {self.bound} does not fit 32 bits with useful precision")
 
     @property
@@ -52,7 +54,7 @@ class FixedPoint(Struct, frozen=True):
     @property
     def layout(self) -> Layout:
         text = f"{self.dimension} {self.bound!r} {self.clients}"
-        return Layout(RING, self.dimension, 0, digest("fixed point", text.encode()))
+        return Layout(RING, self.dimension, self.clients, 0, digest("fixed point", text.encode()))
 
     def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
         checked(update, self.dimension)

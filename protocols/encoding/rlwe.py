@@ -78,7 +78,7 @@ class CKKSParameters(Struct, frozen=True):
     @property
     def layout(self) -> Layout:
         text = f"{self.dimension} {self.bound!r} {self.clients} {self.degree} {self.prime} {self.scale!r}"
-        return Layout(self.ring, self.ciphertexts * self.degree, SEED_BYTES, digest("ckks", text.encode()))
+        return Layout(self.ring, self.ciphertexts * self.degree, self.clients, SEED_BYTES, digest("ckks", text.encode()))
 
 
 def public_a(parameters: CKKSParameters, upload: Upload) -> RingVector:

@@ -1,4 +1,4 @@
-"""Federations that are ready to run: data, model and recipes of each, under one name. Nothing is loaded until asked for.
+"""Federations that are ready to run: data, model and recipes of each, under one name. Nothing loads until asked for.
 
 A pilot's constants are public: scaling, split, declared weights and recipes. ``hazards`` says which of them, or what
 else, was computed from records without being charged to a budget.
@@ -35,8 +35,8 @@ class Recipe:
 class Pilot:
     """One federation. ``load`` gives a client's training records; ``test`` a test set that is declared public.
 
-    ``private`` is a DP-SGD recipe that fits ``budget`` at every client, ``public`` a plain one. ``weights`` are declared
-    constants in (0, 1], in the order of ``clients``. ``source`` names the data's origin and licence.
+    ``private`` is a DP-SGD recipe that fits ``budget`` at every client, ``public`` a plain one. ``weights`` are
+    declared constants in (0, 1], in the order of ``clients``. ``source`` names the data's origin and licence.
     """
 
     name: str

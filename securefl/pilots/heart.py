@@ -1,7 +1,7 @@
 """Heart-disease diagnosis at four real hospitals: Cleveland, Hungarian (Budapest), Switzerland and Long Beach VA.
 
-Rows, features and split are those of FLamby's Fed-Heart-Disease (du Terrail et al., NeurIPS 2022), so that figures can be
-compared; scaling is not: FLamby fits it on the records, this pilot uses clinical constants. The pooled test rows are
+Rows, features and split are those of FLamby's Fed-Heart-Disease (du Terrail et al., NeurIPS 2022), so that figures can
+be compared; scaling is not: FLamby fits it on the records, this pilot uses clinical constants. The pooled test rows are
 declared public. Logistic regression, starting from zero.
 """
 
@@ -37,7 +37,7 @@ _SHA256 = {
     "va": "e7c93d8d0d2acdadfa4c5e8de768e2191e7f618b952e29623f1f0d5949ff6b8f",
 }
 
-# Columns of the files (heart-disease.names, section 7). Slope, ca and thal (10 to 12) are left out, as FLamby does: they
+# Columns of the files (heart-disease.names, section 7). Slope, ca and thal (10 to 12) are left out, as in FLamby: they
 # are missing almost everywhere outside Cleveland. The label, column 13, counts narrowed vessels; above 0 is disease.
 _CHEST_PAIN, _REST_ECG, _UNUSED, _LABEL = 2, 6, (10, 11, 12), 13
 
@@ -45,7 +45,7 @@ _CHEST_PAIN, _REST_ECG, _UNUSED, _LABEL = 2, 6, (10, 11, 12), 13
 _CLINICAL = {
     0: (50.0, 30.0),  # age, years: adults from 20 to 80
     3: (130.0, 50.0),  # resting systolic pressure, mm Hg: 80 (shock below about 90) to 180 (crisis; ACC/AHA 2017)
-    4: (200.0, 200.0),  # serum cholesterol, mg/dl: desirable below 200 (NCEP ATP III); 0 is how Switzerland codes missing
+    4: (200.0, 200.0),  # serum cholesterol, mg/dl: desirable below 200 (NCEP ATP III); Switzerland writes 0 for unknown
     7: (140.0, 60.0),  # highest heart rate, beats a minute: 80 to 200, which is 220 - age at 20 (Fox 1971)
     9: (1.0, 2.0),  # ST depression, mm: 1 is a positive exercise test (ACC/AHA 2002), 3 is severe
 }
@@ -107,7 +107,8 @@ def _scale(records: NDArray[np.float64]) -> NDArray[np.float32]:
     measured = [(records[:, column] - centre) / half for column, (centre, half) in _CLINICAL.items()]
     binary = [records[:, column] for column in _BINARY]
     coded = [records[:, column] == code for column, codes in _CODES.items() for code in codes]
-    return np.clip(np.stack([*measured, *binary, *coded], axis=1), -1, 1).astype(np.float32)
+    scaled: NDArray[np.float64] = np.clip(np.stack([*measured, *binary, *coded], axis=1), -1, 1)
+    return scaled.astype(np.float32)
 
 
 PILOT = Pilot(
@@ -119,8 +120,8 @@ PILOT = Pilot(
     test=test,
     model=model,
     # Both chosen by `python -m benchmarks.tune heart`, on training rows only.
-    private=Recipe(DPSGD(noise_multiplier=5.0, sampling_rate=1.0, steps=3, clip=0.3), LocalOptimizer(10.0), rounds=10),
-    public=Recipe(SGD(sampling_rate=1.0, steps=10), LocalOptimizer(1.0), rounds=10),
+    private=Recipe(DPSGD(noise_multiplier=2.9, sampling_rate=1.0, steps=1, clip=1.0), LocalOptimizer(4.0), rounds=10),
+    public=Recipe(SGD(sampling_rate=1.0, steps=20), LocalOptimizer(0.3), rounds=10),
     budget=Budget(epsilon=5.0, delta=1e-5),
     hazards=(
         "recipes tuned by cross-validation on these training rows, not charged to the budget",

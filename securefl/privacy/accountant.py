@@ -40,8 +40,8 @@ _Parts = tuple[_Part, ...]
 def epsilon(mechanisms: Iterable[Mechanism], delta: float) -> float:
     """Epsilon of the composition of all ``mechanisms`` at ``delta``; 0.0 of none, ``inf`` where noise is negligible.
 
-    Guarantee: an upper bound, record level, add-or-remove-one, against an adversary who chose each mechanism knowing the
-    outputs before it; assumes Poisson sampling and Gaussian noise as ``DPSGD`` describes them.
+    Guarantee: an upper bound, record level, add-or-remove-one, for everyone who sees all outputs. A round may depend on
+    the outputs before it, its noise, rate and steps may not; assumes sampling and noise as ``DPSGD`` describes them.
     Raises ``BadInput`` on plain SGD, which has no epsilon, and on a delta outside (0, 1).
     """
     return _epsilon(_merged(mechanisms), _checked(delta))
@@ -73,7 +73,7 @@ def affordable_rounds(mechanism: Mechanism, budget: Budget, spent: Iterable[Mech
 
 
 def _largest(fits: Callable[[int], bool], start: int) -> int:
-    """The largest n in 0..MOST_ROUNDS with ``fits(n)``, for a condition that only ever turns false; fast near ``start``."""
+    """The largest n in 0..MOST_ROUNDS with ``fits(n)``, for a condition that only turns false; fast near ``start``."""
     low, high, step = 0, MOST_ROUNDS + 1, 1
     probe = start
     while low < probe < high:
@@ -125,8 +125,8 @@ def _epsilon(parts: _Parts, delta: float, grid: float = _FINE) -> float:
     result = float(total.get_epsilon_for_delta(delta))
     if result > ceiling + _slack(parts, delta, grid):
         raise AccountingMismatch(
-            f"the PLD accountant says epsilon {result:.6g} and the Renyi accountant at most {ceiling:.6g}, which cannot "
-            f"both hold: release nothing, and check the installed dp_accounting"
+            f"the PLD accountant says epsilon {result:.6g} and the Renyi accountant at most {ceiling:.6g}, "
+            f"which cannot both hold: release nothing, and check the installed dp_accounting"
         )
     return result
 

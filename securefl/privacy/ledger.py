@@ -33,8 +33,8 @@ _PATIENCE_SECONDS = 60.0
 
 # The insert trigger also stops INSERT OR REPLACE, which deletes without firing a delete trigger.
 _SCHEMA = {
-    "owner": "CREATE TABLE owner (client TEXT NOT NULL) STRICT",
-    "entry": "CREATE TABLE entry (sequence INTEGER PRIMARY KEY, content BLOB NOT NULL, digest BLOB NOT NULL) STRICT",
+    "owner": "CREATE TABLE owner (client TEXT NOT NULL)",
+    "entry": "CREATE TABLE entry (sequence INTEGER PRIMARY KEY, content BLOB NOT NULL, digest BLOB NOT NULL)",
     "entry_in_order": "CREATE TRIGGER entry_in_order BEFORE INSERT ON entry "
     "WHEN NEW.sequence IS NOT (SELECT COALESCE(MAX(sequence), 0) + 1 FROM entry) "
     "BEGIN SELECT RAISE(ABORT, 'a ledger only grows at its end'); END",
@@ -47,7 +47,7 @@ _SCHEMA = {
 
 
 class Content(Struct, frozen=True, forbid_unknown_fields=True):
-    """What one charge says. ``sequence`` counts from 1, ``time`` is UTC (ISO 8601), ``budget`` the one in force then."""
+    """What one charge says: ``sequence`` counts from 1, ``time`` is UTC (ISO 8601), ``budget`` was then in force."""
 
     sequence: int
     run: str
@@ -73,7 +73,7 @@ class Ledger:
 
     Guarantee: as long as every training is charged first, and the file is not rolled back, the epsilon of all that was
     released from this data set is at most ``epsilon()``, and at most the budget's.
-    Raises ``LedgerError``, and changes nothing, on a file that is not a ledger of this client in this format, unaltered.
+    Raises ``LedgerError``, and changes nothing, on a file that is not an unaltered ledger of this client and format.
     """
 
     def __init__(self, path: str | Path, client: str, budget: Budget | None) -> None:
@@ -91,7 +91,7 @@ class Ledger:
     def charge(self, run: str, round: int, attempt: int, mechanism: DPSGD) -> Entry:
         """Record that one round is about to be released; on return it is on disk, and training may start.
 
-        A crash after this leaves it charged. Each attempt is charged once: a retry is another attempt and is paid again.
+        A crash after this leaves it charged. Each attempt is charged once: a retry is another attempt, paid again.
         Raises ``BudgetExceeded`` if it does not fit and ``LedgerError`` if it was charged before; neither charges.
         """
         if not isinstance(mechanism, DPSGD):
@@ -101,19 +101,25 @@ class Ledger:
             self._refuse_second_charge(entries, run, round, attempt)
             self._refuse_above_budget([entry.mechanism for entry in entries], mechanism)
             time = datetime.now(UTC).isoformat(timespec="seconds")
-            content = Content(len(entries) + 1, run, round, attempt, mechanism, self.budget, time)
+            said = Content(len(entries) + 1, run, round, attempt, mechanism, self.budget, time)
+            # Once there and back: what will be read later is what is chained now, to the byte (4 becomes 4.0).
+            content = msgspec.json.decode(msgspec.json.encode(said), type=Content)
             entry = _chained(content, entries[-1].digest if entries else _genesis(self.client))
             row = (entry.sequence, msgspec.json.encode(content), entry.digest)
             self._connection.execute("INSERT INTO entry VALUES (?, ?, ?)", row)
         return entry
 
+    def check(self, mechanism: DPSGD) -> None:
+        """Raise ``BudgetExceeded`` if one more ``mechanism`` would not fit. Charges nothing; only ``charge`` binds."""
+        self._refuse_above_budget([entry.mechanism for entry in self.entries()], mechanism)
+
     def epsilon(self, delta: float | None = None) -> float:
         """Epsilon of every charge so far, at ``delta`` or else at the budget's."""
-        if delta is None and self.budget is None:
-            raise BadInput(f"{self.client}: an epsilon needs a delta: give one, or open the ledger with a budget")
-        return epsilon(
-            (entry.mechanism for entry in self.entries()), self.budget.delta if delta is None and self.budget else delta
-        )
+        if delta is None:
+            if self.budget is None:
+                raise BadInput(f"{self.client}: an epsilon needs a delta: give one, or open the ledger with a budget")
+            delta = self.budget.delta
+        return epsilon([entry.mechanism for entry in self.entries()], delta)
 
     def entries(self) -> list[Entry]:
         """All charges, oldest first, after checking the whole chain. Raises ``LedgerError`` if it was altered."""
@@ -250,18 +256,16 @@ def _fill(connection: sqlite3.Connection, client: str) -> None:
 def _refuse_foreign(path: str) -> None:
     """Look at the header only, and immutably: a foreign database's own journal is not even rolled back."""
     if os.path.isfile(path) and os.path.getsize(path) == 0:
-        raise LedgerError(f"{path} is empty and was not made by securefl: restore the ledger, or choose another file name")
+        raise LedgerError(f"{path} is empty, which no ledger is: restore it from a backup, or choose another file name")
     with closing(sqlite3.connect(Path(path).absolute().as_uri() + "?mode=ro&immutable=1", uri=True)) as connection:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
         raise LedgerError(f"{path} is a database of another program: choose another file name for the ledger")
     if version != _FORMAT:
-        age, remedy = (
-            ("older", "keep it as evidence, count what it spent against your budget, and start a ledger under a new name")
-            if version < _FORMAT
-            else ("newer", "install the securefl that wrote it")
-        )
+        age, remedy = ("newer", "install the securefl that wrote it")
+        if version < _FORMAT:
+            age, remedy = ("older", "keep it, take what it spent off your budget, and start a ledger under a new name")
         raise LedgerError(f"{path} is a ledger of {age} format {version}, this securefl reads {_FORMAT}: {remedy}")
 
 
@@ -285,6 +289,8 @@ def _explained(path: str) -> Iterator[None]:
     """Turn SQLite's and the system's errors into ``LedgerError``s that say what to do."""
     try:
         yield
+    except sqlite3.ProgrammingError:  # a closed ledger was used: the caller's bug, nothing about the file
+        raise
     except sqlite3.OperationalError as error:
         raise LedgerError(
             f"{path} cannot be used ({error}): check that the folder exists, has space and may be written, "
@@ -295,4 +301,5 @@ def _explained(path: str) -> Iterator[None]:
             f"{path} is not a ledger, or is damaged ({error}): choose another file name, or restore it from a backup"
         ) from error
     except OSError as error:
-        raise LedgerError(f"{path} cannot be created ({error.strerror}): choose a folder that you can write") from error
+        reason = f"{path} cannot be created ({error.strerror}): choose a local folder that you can write"
+        raise LedgerError(reason) from error

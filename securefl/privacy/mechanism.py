@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct
 
 from securefl.errors import BadInput
@@ -17,11 +18,18 @@ Steps = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
 
-def _require(name: str, value: float, most: float = math.inf) -> None:
-    """The bounds of the types above, also for values built in Python, where msgspec does not look."""
-    if not 0 < value <= most or math.isinf(value):
-        limit = "" if math.isinf(most) else f" and at most {most:g}"
-        raise BadInput(f"{name} is {value}: it must be a finite number above 0{limit}")
+def _require(value: Struct, most: dict[str, float]) -> None:
+    """The bounds of the types above, also for values built in Python, where msgspec does not look.
+
+    Whole numbers become floats where a float is meant, so that equal values have equal encodings and digests.
+    """
+    for name, limit in most.items():
+        given = getattr(value, name)
+        if not 0 < given <= limit or math.isinf(given):
+            upper = "" if math.isinf(limit) else f" and at most {limit:g}"
+            raise BadInput(f"{name} is {given}: it must be a finite number above 0{upper}")
+        if name != "steps":
+            msgspec.structs.force_setattr(value, name, float(given))
 
 
 class DPSGD(Struct, frozen=True, tag="dpsgd", tag_field="mechanism", forbid_unknown_fields=True):
@@ -40,21 +48,17 @@ class DPSGD(Struct, frozen=True, tag="dpsgd", tag_field="mechanism", forbid_unkn
     clip: Positive = 1.0
 
     def __post_init__(self) -> None:
-        _require("noise_multiplier", self.noise_multiplier)
-        _require("sampling_rate", self.sampling_rate, 1)
-        _require("steps", self.steps)
-        _require("clip", self.clip)
+        _require(self, {"noise_multiplier": math.inf, "sampling_rate": 1, "steps": math.inf, "clip": math.inf})
 
 
 class SGD(Struct, frozen=True, tag="sgd", tag_field="mechanism", forbid_unknown_fields=True):
-    """SGD with Poisson sampling and no clipping or noise. Guarantee: none; outputs are labelled "no differential privacy"."""
+    """SGD with Poisson sampling, no clipping, no noise. Guarantee: none; outputs say "no differential privacy"."""
 
     sampling_rate: Rate
     steps: Steps
 
     def __post_init__(self) -> None:
-        _require("sampling_rate", self.sampling_rate, 1)
-        _require("steps", self.steps)
+        _require(self, {"sampling_rate": 1, "steps": math.inf})
 
 
 Mechanism = DPSGD | SGD
@@ -67,8 +71,7 @@ class Budget(Struct, frozen=True, forbid_unknown_fields=True):
     delta: Annotated[float, Meta(gt=0, lt=1)]
 
     def __post_init__(self) -> None:
-        _require("epsilon", self.epsilon)
-        _require("delta", self.delta, math.nextafter(1, 0))
+        _require(self, {"epsilon": math.inf, "delta": math.nextafter(1, 0)})
 
 
 def describe(mechanism: Mechanism) -> dict[str, Any]:

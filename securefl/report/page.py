@@ -84,9 +84,12 @@ def _figures(facts: Facts) -> Iterator[Figure]:
     yield _epsilon_figure(facts)
     if summary:
         view = summary.server_view
-        yield Figure(f"{view.updates_readable} of {view.updates_received}", "updates readable by the server", "counted")
-        uploaded = f"of which up; {size(summary.download_bytes)} down"
-        yield Figure(size(summary.upload_bytes), "sent by a client a round", uploaded.removeprefix("of which up; "))
+        yield Figure(
+            f"{view.updates_readable} of {view.updates_received}",
+            "updates readable by the server",
+            "counted from the transcript",
+        )
+        yield Figure(size(summary.upload_bytes), "sent by a client a round", f"{size(summary.download_bytes)} received")
     recovered = sum(len(record.recovered) for record in history)
     lost = sum(len(record.dropped) for record in history)
     yield Figure(f"{recovered} of {lost}", "dropouts recovered", f"in {len(history)} of {facts.job.rounds} rounds")
@@ -120,7 +123,8 @@ def _plots(facts: Facts) -> Mapping[str, str]:
     if charged:
         rounds = [number for number, _ in charged]
         largest, smallest = [max(values) for _, values in charged], [min(values) for _, values in charged]
-        drawn["epsilon"] = plots.epsilon(rounds, largest, smallest, facts.job.budget and facts.job.budget.epsilon)
+        budget = facts.job.budget
+        drawn["epsilon"] = plots.epsilon(rounds, largest, smallest, budget.epsilon if budget else None)
     if facts.traffic:
         drawn["traffic"] = plots.traffic(mean_bytes(facts.traffic))
     return drawn

@@ -4,78 +4,82 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from html import escape
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Stand-ins that become CSS variables of the page: matplotlib knows colours only.
 INK, MUTED, RULE, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES: Final = {INK: "ink", MUTED: "muted", RULE: "rule", ACCENT: "accent", SECOND: "second"}
+Side = Literal["left", "right"]
 _WIDTH: Final = 4.7  # inches; the page scales the plot, 9-point text stays legible from 350 to 560 pixels
 
 
 def accuracy(rounds: Sequence[int], values: Sequence[float], twin: float | None) -> str:
     """Accuracy after each round, with the centralised twin as a line."""
-    figure, axes = _canvas(2.7)
-    axes.plot(rounds, values, color=ACCENT, linewidth=2, marker="o", markersize=4)
-    _label(axes, rounds[-1], values[-1], f"{values[-1]:.3f}", ACCENT, above=twin is None or values[-1] >= twin)
-    if twin is not None:
-        axes.axhline(twin, color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)))
-        _label(axes, rounds[0], twin, f"centralised, not private {twin:.3f}", SECOND, above=values[0] < twin, left=True)
-    low = min([*values, *([] if twin is None else [twin])])
-    axes.set_ylim(max(0.0, low - 0.12), 1.03)
-    _rounds(axes, rounds)
-    return _svg(figure, "accuracy", f"Accuracy by round, ending at {values[-1]:.3f}")
+
+    def paint(axes: Axes) -> None:
+        axes.plot(rounds, values, color=ACCENT, linewidth=2, marker="o", markersize=4)
+        _label(axes, rounds[-1], values[-1], f"{values[-1]:.3f}", ACCENT, above=twin is None or values[-1] >= twin)
+        if twin is not None:
+            _line(axes, rounds[0], twin, f"centralised, not private {twin:.3f}", above=values[0] < twin)
+        lowest = min(values) if twin is None else min(*values, twin)
+        axes.set_ylim(max(0.0, lowest - 0.12), 1.03)
+        _rounds(axes, rounds)
+
+    return _drawn("accuracy", f"Accuracy by round, ending at {values[-1]:.3f}", 2.7, paint)
 
 
 def epsilon(rounds: Sequence[int], largest: Sequence[float], smallest: Sequence[float], budget: float | None) -> str:
     """Epsilon that was spent after each round: the most of all clients, the spread below it, and the budget."""
-    figure, axes = _canvas(2.7)
-    axes.fill_between(rounds, smallest, largest, color=ACCENT, alpha=0.22, linewidth=0)
-    axes.plot(rounds, largest, color=ACCENT, linewidth=2, marker="o", markersize=4)
-    _label(axes, rounds[-1], largest[-1], f"{largest[-1]:.2f}", ACCENT, above=False)
-    top = max(largest)
-    if budget is not None:
-        top = max(top, budget)
-        axes.axhline(budget, color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)))
-        _label(axes, rounds[0], budget, f"budget {budget:g}", SECOND, above=True, left=True)
-    axes.set_ylim(0, top * 1.18)
-    _rounds(axes, rounds)
-    return _svg(figure, "epsilon", f"Epsilon spent by round, ending at {largest[-1]:.2f}")
+
+    def paint(axes: Axes) -> None:
+        axes.fill_between(rounds, smallest, largest, color=ACCENT, alpha=0.22, linewidth=0)
+        axes.plot(rounds, largest, color=ACCENT, linewidth=2, marker="o", markersize=4)
+        _label(axes, rounds[-1], largest[-1], f"{largest[-1]:.2f}", ACCENT, above=False)
+        if budget is not None:
+            _line(axes, rounds[0], budget, f"budget {budget:g}", above=True)
+        axes.set_ylim(0, max(*largest, budget or 0.0) * 1.18)
+        _rounds(axes, rounds)
+
+    return _drawn("epsilon", f"Epsilon spent by round, ending at {largest[-1]:.2f}", 2.7, paint)
 
 
 def traffic(means: Mapping[str, Mapping[str, float]]) -> str:
     """Bytes a message in each exchange, up and down; logarithmic where the largest is over 50 times the smallest."""
-    figure, axes = _canvas(0.9 + 0.42 * len(means))
-    sizes = [size for directions in means.values() for size in directions.values()]
-    logarithmic = max(sizes) > 50 * max(1.0, min(sizes))
-    axes.set_xscale("log" if logarithmic else "linear")
-    for row, directions in enumerate(means.values()):
-        for offset, (direction, color) in enumerate((("up", ACCENT), ("down", SECOND))):
-            if size := directions.get(direction):
-                place = row + 0.2 * (2 * offset - 1)
-                axes.barh(place, size, height=0.34, color=color)
-                axes.annotate(_size(size), (size, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
-    axes.set_yticks(range(len(means)), list(means))
-    axes.invert_yaxis()
-    axes.set_xlim(max(1.0, min(sizes) / 4) if logarithmic else 0, max(sizes) * (6 if logarithmic else 1.25))
-    axes.xaxis.set_major_formatter(lambda value, _: _size(value))
-    axes.minorticks_off()
-    _dress(axes, "x")
-    return _svg(figure, "traffic", "Bytes a message in each exchange, up and down")
+    sizes = [max(1.0, size) for directions in means.values() for size in directions.values()]
+    logarithmic = max(sizes) > 50 * min(sizes)
+
+    def paint(axes: Axes) -> None:
+        axes.set_xscale("log" if logarithmic else "linear")
+        for row, directions in enumerate(means.values()):
+            _bar(axes, row - 0.2, directions.get("up"), ACCENT)
+            _bar(axes, row + 0.2, directions.get("down"), SECOND)
+        axes.set_yticks(range(len(means)), list(means))
+        axes.invert_yaxis()
+        axes.set_xticks([], minor=False)
+        axes.minorticks_off()
+        axes.set_xlim(min(sizes) / 4 if logarithmic else 0, max(sizes) * (6 if logarithmic else 1.25))
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        axes.tick_params(length=0)
+
+    scale = " (logarithmic scale)" if logarithmic else ""
+    return _drawn("traffic", f"Bytes a message in each exchange, up and down{scale}", 0.4 + 0.4 * len(means), paint)
 
 
-def _canvas(height: float) -> tuple[Figure, Axes]:
+def _drawn(name: str, label: str, height: float, paint: Callable[[Axes], None]) -> str:
     from matplotlib.figure import Figure
 
     with _style():
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        return figure, figure.add_subplot()
+        paint(figure.add_subplot())
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(file.getvalue(), name, label)
 
 
 def _style() -> AbstractContextManager[None]:
@@ -96,18 +100,22 @@ def _style() -> AbstractContextManager[None]:
     )
 
 
-def _label(axes: Axes, x: float, y: float, text: str, color: str, *, above: bool, left: bool = False) -> None:
+def _label(axes: Axes, x: float, y: float, text: str, color: str, *, above: bool, side: Side = "right") -> None:
     """Words at a line, instead of a legend."""
-    axes.annotate(
-        text,
-        (x, y),
-        (0, 6 if above else -6),
-        textcoords="offset points",
-        ha="left" if left else "right",
-        va="bottom" if above else "top",
-        color=color,
-        fontweight="bold",
-    )
+    baseline: Literal["bottom", "top"] = "bottom" if above else "top"
+    place = (0, 6 if above else -6)
+    axes.annotate(text, (x, y), place, textcoords="offset points", ha=side, va=baseline, color=color, fontweight="bold")
+
+
+def _line(axes: Axes, x: float, y: float, text: str, *, above: bool) -> None:
+    axes.axhline(y, color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)))
+    _label(axes, x, y, text, SECOND, above=above, side="left")
+
+
+def _bar(axes: Axes, row: float, size: float | None, color: str) -> None:
+    if size:
+        axes.barh(row, size, height=0.34, color=color)
+        axes.annotate(_size(size), (size, row), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
 
 
 def _rounds(axes: Axes, rounds: Sequence[int]) -> None:
@@ -116,14 +124,10 @@ def _rounds(axes: Axes, rounds: Sequence[int]) -> None:
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(rounds[0] - 0.3, rounds[-1] + 0.3)
-    _dress(axes, "y")
-
-
-def _dress(axes: Axes, grid: Literal["x", "y"]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
     axes.set_axisbelow(True)
-    axes.grid(axis=grid, color=RULE, linewidth=0.7)
+    axes.grid(axis="y", color=RULE, linewidth=0.7)
 
 
 def _size(size: float) -> str:
@@ -134,12 +138,8 @@ def _size(size: float) -> str:
     return f"{size:.3g} GB"
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
+def _inline(svg: str, name: str, label: str) -> str:
     """The figure as an SVG element: no prolog, no metadata, no namespace links, identifiers of its own."""
-    file = io.StringIO()
-    with _style():
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    svg = file.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(id="|url\(#|xlink:href="#)', rf"\1{name}-", svg).replace("xlink:href", "href")
     svg = re.sub(r'font-family: [^;"]*', "font-family: inherit", re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL))

@@ -91,7 +91,7 @@ def test_missing_data_without_a_network_names_both_remedies_in_one_line(nowhere:
 
 
 def test_a_source_that_no_longer_has_the_file_is_named(source: str) -> None:
-    with pytest.raises(DataUnavailable, match="cannot be reached.*Not Found"):
+    with pytest.raises(DataUnavailable, match=r"cannot be reached.*Not Found"):
         locate("hearts", "file.data", SHA256, source + ".gone")
 
 
@@ -114,6 +114,13 @@ def test_an_altered_file_in_the_data_folder_is_refused(
     (tmp_path / "hearts" / "file.data").write_bytes(b"altered")
     monkeypatch.setenv("SECUREFL_DATA", str(tmp_path))
     with pytest.raises(DataUnavailable, match="unset SECUREFL_DATA"):
+        locate("hearts", "file.data", SHA256, source)
+
+
+def test_a_cache_that_cannot_be_written_is_named(source: str, cache: Path) -> None:
+    cache.parent.mkdir()
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(DataUnavailable, match="set XDG_CACHE_HOME"):
         locate("hearts", "file.data", SHA256, source)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from securefl.errors import BadInput, DataUnavailable
 from securefl.evaluation import accuracy
 from securefl.pilots import heart
 from securefl.pilots.heart import PILOT
-from tests.conftest import needs_data
+
+needs_data = pytest.mark.skipif(not os.environ.get("SECUREFL_DATA"), reason="SECUREFL_DATA is not set")
 
 
 @needs_data
@@ -47,7 +49,7 @@ def test_features_are_thirteen_and_within_bounds() -> None:
 
 
 def test_scaling_is_by_clinical_constants() -> None:
-    # age 80, male, asymptomatic pain, 180 mm Hg, cholesterol 0, sugar 1, hypertrophy, 140 beats, angina, 9 mm, rest unused
+    # age 80, male, asymptomatic, 180 mm Hg, cholesterol 0, sugar 1, hypertrophy, 140 beats, angina, 9 mm; rest unused
     record = np.array([[80, 1, 4, 180, 0, 1, 2, 140, 1, 9, np.nan, np.nan, np.nan, 3]], dtype=np.float64)
     expected = [1, 1, -1, 0, 1, 1, 1, 1, 0, 0, 1, 0, 1]
     assert heart._scale(record).tolist() == [expected]
@@ -55,7 +57,8 @@ def test_scaling_is_by_clinical_constants() -> None:
 
 def test_rows_with_missing_values_in_used_columns_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "some.data"
-    file.write_text("63,1,1,145,233,1,2,150,0,2.3,?,?,?,0\n29,1,2,140,?,0,0,170,0,0,1,0,3,0\n40,0,3,1,2,0,0,9,0,.5,1,?,3,2\n")
+    rows = "63,1,1,145,233,1,2,150,0,2.3,?,?,?,0", "29,1,2,140,?,0,0,170,0,0,1,0,3,0", "40,0,3,1,2,0,0,9,0,.5,1,?,3,2"
+    file.write_text("\n".join(rows))
     assert heart._read(file)[:, 0].tolist() == [63, 40]
 
 
@@ -73,7 +76,7 @@ def test_missing_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(heart, "_URL", "http://127.0.0.1:9/")  # the discard port: nothing listens, no network is used
     heart._split.cache_clear()
-    with pytest.raises(DataUnavailable, match="fed_heart_disease/processed.va.data is missing"):
+    with pytest.raises(DataUnavailable, match=r"fed_heart_disease/processed\.va\.data is missing"):
         PILOT.load("va")
 
 

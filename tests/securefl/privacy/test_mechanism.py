@@ -60,3 +60,8 @@ def test_a_description_names_the_mechanism_and_every_field() -> None:
         "steps": 8,
         "clip": 1.0,
     }
+
+
+def test_equal_mechanisms_have_equal_encodings() -> None:
+    assert msgspec.json.encode(DPSGD(4, 1, 3, clip=1)) == msgspec.json.encode(DPSGD(4.0, 1.0, 3, clip=1.0))
+    assert msgspec.json.encode(Budget(3, 1e-5)) == msgspec.json.encode(Budget(3.0, 1e-5))

@@ -1,0 +1,1 @@
+"""Measurements of the toolkit, one module a subject: `python -m benchmarks NAME`."""

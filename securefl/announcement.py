@@ -1,0 +1,60 @@
+"""What a server tells a client when it opens an attempt, and the digests that both compute from it."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from protocols.aggregation.session import Context, Roster, Terms
+from protocols.errors import MalformedMessage
+from protocols.primitives import digest
+from securefl import protection
+from securefl.plan import Plan
+
+
+class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One attempt at one round. ``model``: float32, little-endian; empty where the server cannot read it.
+
+    ``tag``: what the model is called in the session id.
+    """
+
+    run: str
+    round: int
+    attempt: int
+    plan: Plan
+    model: bytes
+    tag: bytes
+
+    def encoded(self) -> bytes:
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decoded(cls, data: bytes) -> Announcement:
+        """Raises ``MalformedMessage`` for anything else."""
+        try:
+            return msgspec.msgpack.decode(data, type=cls, strict=True)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MalformedMessage(f"not an announcement: {error}") from error
+
+    def vector(self) -> NDArray[np.float32]:
+        """The model's flat parameters. Raises ``MalformedMessage`` if they are not the plan's number of finite values."""
+        if len(self.model) != 4 * self.plan.dimension:
+            raise MalformedMessage(f"a model of {len(self.model)} bytes, {4 * self.plan.dimension} were announced")
+        vector = np.frombuffer(self.model, "<f4")
+        if not np.isfinite(vector).all():
+            raise MalformedMessage("the announced model has NaN or infinity")
+        return vector
+
+
+def public_tag(model: bytes) -> bytes:
+    """The tag of a model that the server may read: its labelled hash."""
+    return digest("public model", model)
+
+
+def terms(plan: Plan, roster: Roster, run: str, round: int, attempt: int, tag: bytes, key_id: bytes) -> Terms:
+    """The session of one attempt, as each party computes it from what it holds itself."""
+    chosen = protection.protection_of(plan)
+    context = Context(run, round, attempt, plan.digest(), roster.digest, tag, key_id)
+    return Terms(context, roster, chosen.rules, protection.layout(plan), chosen.masked)

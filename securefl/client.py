@@ -1,0 +1,233 @@
+"""A data owner's side: holds data, keys and ledger, and answers requests by one verb.
+
+Training happens inside exchange 2, after the ledger was charged. What the owner did not allow is refused, whatever the
+server says. Nothing leaves but signed protocol messages and refusals, which carry one fixed word.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.aggregation.client import AggregationClient
+from protocols.aggregation.messages import ApplyRequest, KeysRequest, Refusal
+from protocols.aggregation.session import Roster
+from protocols.aggregation.states import Contribution
+from protocols.base import Random
+from protocols.delivery.messages import (
+    CatchUpRequest,
+    InstallModelRequest,
+    JoinRequest,
+    MakeKeyRequest,
+    ReceiveKeyRequest,
+    SealModelRequest,
+)
+from protocols.errors import Behind, Inconsistent, ProtocolError, SessionSpent
+from protocols.primitives import Identity
+from protocols.wire import decode, encode, kind
+from securefl import protection
+from securefl.announcement import Announcement, public_tag, terms
+from securefl.data import Dataset
+from securefl.errors import BudgetExceeded, Refused, SecureFLError
+from securefl.keyholder import KeyHolder
+from securefl.plan import Plan
+from securefl.privacy.ledger import Ledger
+from securefl.privacy.mechanism import DPSGD, Budget
+from securefl.store import Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Client:
+    """One data owner. ``model`` is code that the owner installed; ``budget`` None admits only jobs without privacy.
+
+    ``ledger`` and ``store`` outlive the process where they are files. ``test`` is the public test set, needed where only
+    clients can read the model. ``errors`` is the owner's own log of why requests were refused.
+
+    **Guarantee**: no update leaves before its cost is in the ledger, and none that the budget does not cover.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Dataset,
+        model: Callable[[], nn.Module],
+        *,
+        budget: Budget | None = None,
+        test: Dataset | None = None,
+        ledger: Ledger | None = None,
+        store: Store | None = None,
+        random: Random = os.urandom,
+    ) -> None:
+        self.name = name
+        self.budget = budget
+        self.ledger = ledger or Ledger(":memory:", name, budget)
+        self.errors: list[str] = []
+        self._data = data
+        self._model = model
+        self._test = test
+        self._store = store or Store()
+        self._random = random
+        self._identity = _identity(self._store, random)
+        self._roster: Roster | None = None
+        self._session: AggregationClient | None = None
+        self._keyholder: KeyHolder | None = None
+
+    @property
+    def public_key(self) -> bytes:
+        """The Ed25519 public key that others pin."""
+        return self._identity.public
+
+    def pin(self, roster: Mapping[str, bytes]) -> None:
+        """Fix who takes part, by name and public key. Sessions with any other roster are not this client's."""
+        self._roster = Roster(dict(roster))
+
+    def epsilon(self) -> float | None:
+        """What the ledger has charged so far, at the budget's delta; None without a budget."""
+        return None if self.budget is None else self.ledger.epsilon()
+
+    def model(self) -> NDArray[np.float32] | None:
+        """The current model, where this client holds it (CKKS)."""
+        return self._keyholder.model if self._keyholder else None
+
+    def model_round(self) -> int | None:
+        """The round whose model this client holds, where it holds one (CKKS)."""
+        return self._keyholder.round if self._keyholder else None
+
+    def handle(self, request: bytes) -> bytes:
+        """Answer one request. Never raises for what the request holds: a refusal goes out, the reason stays in ``errors``."""
+        try:
+            return self._answer(request)
+        except (ProtocolError, SecureFLError) as error:
+            self.errors.append(str(error))
+            return encode(Refusal(_reason(error)))
+        except Exception:  # the owner's own model or data code failed: the round must go on without this client
+            self.errors.append(traceback.format_exc())
+            return encode(Refusal("failed"))
+
+    def _answer(self, request: bytes) -> bytes:
+        match kind(request):
+            case KeysRequest.KIND:
+                return self._begin(Announcement.decoded(decode(request, KeysRequest).announcement), request)
+            case JoinRequest.KIND:
+                return self._hold(Announcement.decoded(decode(request, JoinRequest).announcement)).join()
+            case MakeKeyRequest.KIND:
+                return self._held().make_key(decode(request, MakeKeyRequest))
+            case ReceiveKeyRequest.KIND:
+                return self._held().receive_key(decode(request, ReceiveKeyRequest))
+            case ApplyRequest.KIND:
+                return self._held().apply(decode(request, ApplyRequest))
+            case CatchUpRequest.KIND:
+                return self._held().ask_catch_up(decode(request, CatchUpRequest))
+            case SealModelRequest.KIND:
+                return self._held().seal_model(decode(request, SealModelRequest))
+            case InstallModelRequest.KIND:
+                return self._held().install_model(decode(request, InstallModelRequest))
+            case _ if self._session is not None:
+                return self._session.handle(request)
+            case _:
+                raise SessionSpent("this client is in no session: it restarted, or the attempt is over")
+
+    def _begin(self, announced: Announcement, request: bytes) -> bytes:
+        plan, roster = announced.plan, self._pinned()
+        self._session = None
+        self._check_plan(plan)
+        self._check_budget(plan)
+        key, key_id, tag, model = None, b"", public_tag(announced.model), None
+        if protection.protection_of(plan).sealed:
+            holder = self._hold(announced)
+            key, key_id, tag, model = holder.key, holder.key_id, holder.tag, holder.model
+            if tag != announced.tag:
+                raise Behind("this client's model is not the one that the round builds on")
+        start = announced.vector() if model is None else model
+        self._store.join_attempt(announced.run, announced.round, announced.attempt)
+        contribution = Contribution(
+            lambda: self._train(announced, start),
+            plan.weights[plan.clients.index(self.name)],
+            self.ledger.head(),
+        )
+        agreed = terms(plan, roster, announced.run, announced.round, announced.attempt, tag, key_id)
+        coder = protection.encoding(plan, key)
+        self._session = AggregationClient(self.name, self._identity, agreed, coder, contribution, self._random)
+        return self._session.handle(request)
+
+    def _train(self, announced: Announcement, start: NDArray[np.float32]) -> NDArray[np.float32]:
+        from securefl import training, vector
+
+        plan = announced.plan
+        module = vector.build(self._model, plan.model_seed)
+        vector.load(module, start)
+        if isinstance(plan.mechanism, DPSGD):
+            self.ledger.charge(announced.run, announced.round, announced.attempt, plan.mechanism)
+        return training.train(module, self._data, plan.mechanism, plan.optimizer, self._random)
+
+    def _check_plan(self, plan: Plan) -> None:
+        """Refuse what the owner's policy does not allow."""
+        from securefl import training, vector
+
+        if self.name not in plan.clients or set(plan.clients) != set(self._pinned().keys):
+            raise Refused("the plan names other clients than the pinned roster")
+        if len(plan.weights) != len(plan.clients) or not all(0 < weight <= 1 for weight in plan.weights):
+            raise Refused("the plan's weights are not one number in (0, 1] for each client")
+        if self.budget is not None and not isinstance(plan.mechanism, DPSGD):
+            raise Refused("this owner set a privacy budget, so it takes part in differentially private jobs only")
+        if self.budget is None and isinstance(plan.mechanism, DPSGD):
+            raise Refused("this owner set no privacy budget: give the client one, or run the job without privacy")
+        module = vector.build(self._model, plan.model_seed)
+        training.check(module)
+        if vector.architecture(module) != plan.architecture or len(vector.flatten(module)) != plan.dimension:
+            raise Refused("the plan's model is not the architecture that this owner installed")
+
+    def _check_budget(self, plan: Plan) -> None:
+        # Asked before keys go out, so that a client without budget is not a dropout later. The charge itself is what binds.
+        if self.budget is None or not isinstance(plan.mechanism, DPSGD):
+            return
+        self.ledger.check(plan.mechanism)
+
+    def _pinned(self) -> Roster:
+        if self._roster is None:
+            raise Refused("this client has no roster: pin one before it takes part")
+        return self._roster
+
+    def _hold(self, announced: Announcement) -> KeyHolder:
+        """The keeper of this run's CKKS key and model; made or read back from the store the first time."""
+        self._check_plan(announced.plan)
+        if self._keyholder is None or not self._keyholder.serves(announced):
+            self._keyholder = KeyHolder(
+                self.name, self._identity, self._pinned(), announced, self._model, self._test, self._store, self._random
+            )
+        return self._keyholder
+
+    def _held(self) -> KeyHolder:
+        if self._keyholder is None:
+            raise Inconsistent("this client holds no key of any run")
+        return self._keyholder
+
+
+def _identity(store: Store, random: Random) -> Identity:
+    secret = store.get("identity")
+    if secret is None:
+        secret = Identity.generate(random).secret
+        store.put({"identity": secret})
+    return Identity(secret)
+
+
+def _reason(error: Exception) -> str:
+    """The one word that a server may hear."""
+    match error:
+        case BudgetExceeded():
+            return "budget"
+        case Refused():
+            return "policy"
+        case Behind():
+            return "behind"
+        case ProtocolError():
+            return "protocol"
+        case _:
+            return "failed"

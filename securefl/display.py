@@ -1,0 +1,152 @@
+"""What a person sees while a run goes on: who can see what, one row a round, and what it came to.
+
+On a terminal the rows are a live table; elsewhere they are plain lines without control characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+
+from securefl.job import Job
+from securefl.records import RoundRecord, Summary
+
+_CHROME: Final = 8  # lines of a terminal that the table's frame, the spinner and the opening need
+
+
+def opening(console: Console, job: Job, visibility: str) -> None:
+    """The first lines: who can see what, then what the job is, then what to know before it starts."""
+    say(console, f"[bold]Who can see what[/] under {escape(visibility)}")
+    privacy = "no differential privacy"
+    if job.budget is not None:
+        privacy = f"at most epsilon {job.budget.epsilon:g} at delta {job.budget.delta:g} for each client's records"
+    say(console, f"{escape(job.name)}: {len(job.clients)} clients, {job.rounds} rounds, {privacy}")
+    for warning in job.warnings:
+        say(console, f"[yellow]note:[/] {escape(warning)}")
+
+
+def follow(console: Console, job: Job, done: Sequence[RoundRecord], coming: Iterable[RoundRecord]) -> None:
+    """Show rounds as they are completed; those done before a resume come first."""
+    if console.is_terminal:
+        _live(console, job, done, coming)
+        return
+    for record in done:
+        console.print(line(job, record), soft_wrap=True, markup=False, highlight=False)
+    for record in coming:
+        console.print(line(job, record), soft_wrap=True, markup=False, highlight=False)
+
+
+def line(job: Job, record: RoundRecord) -> str:
+    """One round in one line, for logs."""
+    parts = [
+        f"round {record.round} of {job.rounds}: {len(record.contributors)} of {len(job.clients)} contributed",
+        *(f"{client} dropped ({reason}){_outcome(record, client)}" for client, reason in record.dropped.items()),
+        *([] if record.accuracy is None else [f"accuracy {record.accuracy:.3f}"]),
+        f"epsilon {_epsilon(job, record)}" if job.budget else "no DP",
+        f"{_sent(record)} kB up a client",
+        f"{record.seconds:.2f} s",
+    ]
+    return ", ".join(parts)
+
+
+def closing(console: Console, job: Job, summary: Summary) -> None:
+    """The last lines: what it came to, what it cost, what the server saw, what no epsilon covers, and where it lies."""
+    for text in _results(job, summary):
+        say(console, text)
+    if summary.hazards:
+        say(console, "[yellow]Not covered by any epsilon:[/]")
+        for hazard in summary.hazards:
+            say(console, f"  - {escape(hazard)}")
+    say(console, f"[bold]Model[/]   {escape(summary.model)}")
+    say(console, f"[bold]Report[/]  {escape(summary.report)}")
+
+
+def say(console: Console, markup: str) -> None:
+    """A paragraph: wrapped at the terminal's width, one line elsewhere so that it can be searched."""
+    console.print(markup, soft_wrap=not console.is_terminal, highlight=False)
+
+
+def _live(console: Console, job: Job, done: Sequence[RoundRecord], coming: Iterable[RoundRecord]) -> None:
+    """A table that grows at its end; the whole of it is printed at last, also when it is interrupted."""
+    records = list(done)
+    room = max(3, console.height - _CHROME)
+    try:
+        with Live(console=console, transient=True, refresh_per_second=8) as live:
+            live.update(_working(job, records[-room:]), refresh=True)
+            for record in coming:
+                records.append(record)
+                live.update(_working(job, records[-room:]), refresh=True)
+    finally:
+        if records:
+            console.print(_table(job, records))
+
+
+def _working(job: Job, records: Sequence[RoundRecord]) -> Group:
+    current = records[-1].round + 1 if records else 1
+    doing = f"round {current} of {job.rounds}: training, then summing" if current <= job.rounds else "last evaluation"
+    return Group(_table(job, records), Spinner("line", text=doing))
+
+
+def _table(job: Job, records: Sequence[RoundRecord]) -> Table:
+    table = Table(header_style="bold", pad_edge=False)
+    table.add_column("round", justify="right")
+    table.add_column("in", justify="right")
+    table.add_column("dropped", overflow="fold")
+    table.add_column("accuracy", justify="right")
+    table.add_column("epsilon" if job.budget else "privacy", justify="right")
+    table.add_column("kB up", justify="right")
+    table.add_column("s", justify="right")
+    for record in records:
+        table.add_row(*_row(job, record), style="" if not record.dropped else "yellow")
+    return table
+
+
+def _row(job: Job, record: RoundRecord) -> Iterator[str]:
+    yield f"{record.round}"
+    yield f"{len(record.contributors)}/{len(job.clients)}"
+    yield escape(", ".join(f"{client}{_outcome(record, client)}" for client in record.dropped) or "-")
+    yield "-" if record.accuracy is None else f"{record.accuracy:.3f}"
+    yield _epsilon(job, record)
+    yield _sent(record)
+    yield f"{record.seconds:.2f}"
+
+
+def _outcome(record: RoundRecord, client: str) -> str:
+    return " -> recovered" if client in record.recovered else ""
+
+
+def _epsilon(job: Job, record: RoundRecord) -> str:
+    """The most that any client has spent, of what each allows."""
+    if job.budget is None:
+        return "no DP"
+    return f"{max(record.epsilon.values(), default=0.0):.2f} of {job.budget.epsilon:g}"
+
+
+def _sent(record: RoundRecord) -> str:
+    """Kilobytes that a client sent in the round, on average."""
+    sizes = record.upload_bytes.values()
+    return f"{sum(sizes) / max(1, len(sizes)) / 1000:.2f}"
+
+
+def _results(job: Job, summary: Summary) -> Iterator[str]:
+    if summary.accuracy is not None:
+        twin = summary.accuracy_centralised
+        beside = "" if twin is None else f"; trained centrally on all records, without privacy: {twin:.3f}"
+        yield f"[bold]Accuracy[/] {summary.accuracy:.3f} on the public test set{beside}"
+    if job.budget is None:
+        yield "[bold]Epsilon[/] none: no differential privacy, nothing bounds what the model reveals about one record"
+    else:
+        spent = ", ".join(f"{escape(client)} {value:.2f}" for client, value in summary.epsilon_by_client.items())
+        yield f"[bold]Epsilon[/] at delta {job.budget.delta:g}, of {job.budget.epsilon:g} allowed: {spent}"
+    view = summary.server_view
+    yield (
+        f"[bold]The server[/] held {view.messages} messages ({view.bytes / 1000:.1f} kB). It received "
+        f"{view.updates_received} updates and could read {view.updates_readable} of them, {view.sums_readable} sums "
+        f"and {view.models_readable} models. Dropouts recovered: {summary.dropouts_recovered}"
+    )

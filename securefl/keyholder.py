@@ -1,0 +1,240 @@
+"""Where only clients can read the model: a client's CKKS key, its model, and the exchanges that keep both in step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from protocols.aggregation.apply import Applied, model_tag, verified_sum
+from protocols.aggregation.messages import ApplyRequest, Header, Signed, envelope
+from protocols.aggregation.session import Roster, Step
+from protocols.aggregation.verify import read
+from protocols.base import Random
+from protocols.delivery.client import give, join, receive
+from protocols.delivery.messages import (
+    CatchUpRequest,
+    InstallModelRequest,
+    MakeKeyRequest,
+    Purpose,
+    ReceiveKeyRequest,
+    SealModelRequest,
+    catch_up,
+    key_setup,
+)
+from protocols.encoding.ckks import CKKSKey
+from protocols.errors import Behind, Inconsistent, MalformedMessage
+from protocols.primitives import AgreementKey, Identity
+from protocols.wire import encode
+from securefl import protection
+from securefl.announcement import Announcement, terms
+from securefl.data import Dataset
+from securefl.store import Store
+from securefl.strategy import federated_average
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class KeyHeld(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a client says once it has the key: which one, and the tag of the model that it starts from."""
+
+    key_id: bytes
+    tag: bytes
+
+
+class _Kept(Struct, frozen=True, array_like=True):
+    """What is stored: the plan, the key package, and the newest model beside the one it came from."""
+
+    plan: bytes
+    package: bytes
+    round: int
+    model: bytes
+    previous: bytes
+    reply: bytes
+
+
+class KeyHolder:
+    """One client's key and model in one run. Stored before it is said, so that a restart changes nothing."""
+
+    def __init__(
+        self,
+        name: str,
+        identity: Identity,
+        roster: Roster,
+        announced: Announcement,
+        factory: Callable[[], nn.Module],
+        test: Dataset | None,
+        store: Store,
+        random: Random,
+    ) -> None:
+        self._name = name
+        self._identity = identity
+        self._roster = roster
+        self._run = announced.run
+        self._plan = announced.plan
+        self._factory = factory
+        self._test = test
+        self._store = store
+        self._random = random
+        self._one_use: AgreementKey | None = None
+        self._kept = self._read()
+
+    def serves(self, announced: Announcement) -> bool:
+        return (self._run, self._plan) == (announced.run, announced.plan)
+
+    @property
+    def key(self) -> bytes:
+        return self._known().package
+
+    @property
+    def key_id(self) -> bytes:
+        return CKKSKey.from_bytes(self.key).key_id
+
+    @property
+    def model(self) -> NDArray[np.float32] | None:
+        return np.frombuffer(self._kept.model, "<f4") if self._kept else None
+
+    @property
+    def round(self) -> int | None:
+        """The round whose model this is; 0 before the first."""
+        return self._kept.round if self._kept else None
+
+    @property
+    def tag(self) -> bytes:
+        return self._tag(self._known().round, self._known().model)
+
+    def join(self) -> bytes:
+        """Sign a one-use key to receive the run's CKKS key."""
+        self._one_use = AgreementKey.generate(self._random)
+        return encode(join(self._name, self._identity, self._setup(), self._one_use))
+
+    def make_key(self, request: MakeKeyRequest) -> bytes:
+        """Make the run's key and seal it to all who joined, this client included."""
+        key = CKKSKey.generate(self._random)
+        sealed = give(
+            self._name, self._identity, self._setup(), self._roster, request.joined, key.key_id, key.to_bytes(), self._random
+        )
+        return encode(sealed)
+
+    def receive_key(self, request: ReceiveKeyRequest) -> bytes:
+        """Take the run's key from the package that a roster member signed for this client."""
+        package, secret = self._receive(self._setup(), request.signed, request.part)
+        key = CKKSKey.from_bytes(secret)
+        if key.key_id != package:
+            raise Inconsistent("the package holds another key than it says")
+        self._keep(_Kept(self._plan.digest(), secret, 0, self._first_model(), b"", b""))
+        return self._reply(self._setup(), Step.RECEIVE_KEY, msgspec.msgpack.encode(KeyHeld(key.key_id, self.tag)))
+
+    def apply(self, request: ApplyRequest) -> bytes:
+        """Decrypt a sum that enough clients agreed to, take the strategy's step, answer with the new model's tag.
+
+        The same round again gets the same bytes; the sum is decrypted once.
+        """
+        kept = self._known()
+        if request.round == kept.round and kept.reply:
+            return kept.reply
+        if request.round <= kept.round:
+            raise Inconsistent(f"round {request.round} is over: this client is at round {kept.round}")
+        agreed = terms(self._plan, self._roster, self._run, request.round, request.attempt, self.tag, self.key_id)
+        packed, uploads = verified_sum(agreed, request)
+        total = protection.encoding(self._plan, kept.package).decode(packed, uploads)
+        start = np.frombuffer(kept.model, "<f4")
+        model = federated_average(self._plan, start, total, [upload.sender for upload in uploads]).tobytes()
+        body = Applied(self._tag(request.round, model), self._accuracy(model))
+        header = Header(agreed.session, Step.APPLY, self._name, b"", b"", ())
+        reply = encode(envelope(self._identity, header, [msgspec.msgpack.encode(body)]))
+        self._keep(_Kept(kept.plan, kept.package, request.round, model, kept.model, reply))
+        return reply
+
+    def ask_catch_up(self, request: CatchUpRequest) -> bytes:
+        """Sign a one-use key to receive the model of a round that this client missed."""
+        if request.round <= self._known().round:
+            raise Inconsistent(f"this client is at round {self._known().round} and misses nothing")
+        self._one_use = AgreementKey.generate(self._random)
+        return encode(join(self._name, self._identity, self._catch_up(request.round), self._one_use))
+
+    def seal_model(self, request: SealModelRequest) -> bytes:
+        """Seal this client's model to those who missed it. Raises ``Behind`` if it is not that round's."""
+        if request.round != self._known().round:
+            raise Behind(f"this client is at round {self._known().round}, not {request.round}")
+        purpose = self._catch_up(request.round)
+        sealed = give(
+            self._name, self._identity, purpose, self._roster, request.wanted, self.tag, self._known().model, self._random
+        )
+        return encode(sealed)
+
+    def install_model(self, request: InstallModelRequest) -> bytes:
+        """Take a missed model, if at least t clients signed its tag. Raises ``Inconsistent`` otherwise."""
+        kept, purpose = self._known(), self._catch_up(request.round)
+        _, model = self._receive(purpose, request.signed, request.part)
+        tag = self._tag(request.round, model)
+        signers = set()
+        for reply in request.evidence:
+            header = reply.signed.authenticate(self._roster)
+            reply.open(self._roster, header.session, Step.APPLY, header.sender)
+            if read(reply.parts, Applied).tag == tag:
+                signers.add(header.sender)
+        rules = protection.protection_of(self._plan).rules
+        if len(signers) < rules.threshold_for(rules.minimum) or request.round <= kept.round or len(model) != len(kept.model):
+            raise Inconsistent(f"{len(signers)} clients signed the tag of the model that was handed over")
+        self._keep(_Kept(kept.plan, kept.package, request.round, model, kept.model, b""))
+        return self._reply(purpose, Step.INSTALL_MODEL, tag)
+
+    def _receive(self, purpose: Purpose, signed: Signed, part: bytes) -> tuple[bytes, bytes]:
+        if self._one_use is None:
+            raise Inconsistent("a package came that this client did not ask for")
+        one_use, self._one_use = self._one_use, None
+        package, secret = receive(self._name, purpose, self._roster, one_use, signed, part)
+        return package.about, secret
+
+    def _reply(self, purpose: Purpose, step: Step, word: bytes) -> bytes:
+        return encode(envelope(self._identity, Header(purpose.session, step, self._name, b"", b"", ()), [word]))
+
+    def _tag(self, round: int, model: bytes) -> bytes:
+        return model_tag(CKKSKey.from_bytes(self.key).tag_key, self._run, round, model)
+
+    def _setup(self) -> Purpose:
+        return key_setup(self._run, self._plan.digest(), self._roster)
+
+    def _catch_up(self, round: int) -> Purpose:
+        return catch_up(self._run, self._plan.digest(), self._roster, round)
+
+    def _first_model(self) -> bytes:
+        from securefl import vector
+
+        return vector.flatten(vector.build(self._factory, self._plan.model_seed)).astype("<f4").tobytes()
+
+    def _accuracy(self, model: bytes) -> float | None:
+        from securefl import evaluation, vector
+
+        if self._test is None:
+            return None
+        module = vector.build(self._factory, self._plan.model_seed)
+        vector.load(module, np.frombuffer(model, "<f4"))
+        return evaluation.accuracy(module, self._test)
+
+    def _known(self) -> _Kept:
+        if self._kept is None:
+            raise Inconsistent("this client has no key of this run: it must join before the first round")
+        return self._kept
+
+    def _read(self) -> _Kept | None:
+        stored = self._store.get(f"run {self._run}")
+        if stored is None:
+            return None
+        try:
+            kept = msgspec.msgpack.decode(stored, type=_Kept)
+        except msgspec.DecodeError as error:
+            raise MalformedMessage("this client's stored key and model cannot be read: restore the run's folder") from error
+        if kept.plan != self._plan.digest():
+            raise Inconsistent("this run's plan is not the one that its key was made for")
+        return kept
+
+    def _keep(self, kept: _Kept) -> None:
+        self._store.put({f"run {self._run}": msgspec.msgpack.encode(kept)})
+        self._kept = kept

@@ -1,0 +1,120 @@
+"""The four protections as values: which encoding, masks or not, and in one sentence who can see what."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from msgspec import Struct
+
+from protocols.encoding import Encoding, Layout
+from protocols.encoding.fixedpoint import FixedPoint
+from protocols.encoding.rlwe import CKKSParameters
+from protocols.errors import ConfigurationError
+from protocols.graph import CohortRules
+from securefl.errors import BadInput
+from securefl.plan import Plan
+from securefl.plan import Protection as Kind
+
+
+class Protection(Struct, frozen=True, kw_only=True):
+    """How updates travel. ``bound``: largest absolute coordinate of an update, the rest is cut off at the client.
+
+    ``minimum``: fewest clients whose sum may be formed. ``threshold``: shares that undo a dropout; None: 2n/3, rounded up.
+    """
+
+    kind: ClassVar[Kind] = "plain"
+    masked: ClassVar[bool] = False
+    sealed: ClassVar[bool] = False
+    visibility: ClassVar[str] = ""
+
+    bound: float = 4.0
+    minimum: int = 3
+    threshold: int | None = None
+
+    @property
+    def rules(self) -> CohortRules:
+        return CohortRules(self.minimum, self.threshold)
+
+
+class Plain(Protection, frozen=True, kw_only=True):
+    """No protection: fixed point, readable by the server. The reference that the others are compared with."""
+
+    kind: ClassVar[Kind] = "plain"
+    visibility: ClassVar[str] = (
+        "plain: the server reads every client's update and the model; clients see the model only."
+    )
+
+
+class SecAgg(Protection, frozen=True, kw_only=True):
+    """Pairwise masks (Bonawitz et al., CCS 2017).
+
+    **Guarantee** (with at most n_C = 0 colluding clients): the server learns the sum of the contributors' updates and
+    the model, and nothing more of any one update.
+    """
+
+    kind: ClassVar[Kind] = "secagg"
+    masked: ClassVar[bool] = True
+    visibility: ClassVar[str] = (
+        "secagg: the server reads only the sum of the updates and the model; no party reads another's update."
+    )
+
+
+class CKKSUnmasked(Protection, frozen=True, kw_only=True):
+    """CKKS under one key that all clients share: what is usually shipped, kept for comparison."""
+
+    kind: ClassVar[Kind] = "ckks-unmasked"
+    sealed: ClassVar[bool] = True
+    visibility: ClassVar[str] = (
+        "ckks-unmasked: the server alone reads neither updates nor the model, "
+        "but with the key of any one client it reads every update."
+    )
+
+
+class CKKS(Protection, frozen=True, kw_only=True):
+    """CKKS under pairwise masks.
+
+    **Guarantee**: the server alone learns no update, no sum and no model; together with a key-holding client it learns
+    what it would learn under ``SecAgg``.
+    """
+
+    kind: ClassVar[Kind] = "ckks"
+    masked: ClassVar[bool] = True
+    sealed: ClassVar[bool] = True
+    visibility: ClassVar[str] = (
+        "ckks: the server reads neither updates, nor their sum, nor the model (it is told the accuracy); "
+        "with the key of one client it would read the sum."
+    )
+
+
+KINDS: dict[str, type[Protection]] = {kind.kind: kind for kind in (Plain, SecAgg, CKKSUnmasked, CKKS)}
+
+
+def protection_of(plan: Plan) -> Protection:
+    """The protection that a plan names. Raises ``BadInput`` for an unknown one."""
+    if plan.protection not in KINDS:
+        raise BadInput(f"unknown protection {plan.protection!r}: use one of {', '.join(KINDS)}")
+    return KINDS[plan.protection](bound=plan.bound, minimum=plan.minimum, threshold=plan.threshold)
+
+
+def parameters(plan: Plan) -> FixedPoint | CKKSParameters:
+    """The public parameters of the plan's encoding. Raises ``ConfigurationError`` where a sum could wrap."""
+    if KINDS[plan.protection].sealed:
+        return CKKSParameters(plan.dimension, plan.bound, len(plan.clients))
+    return FixedPoint(plan.dimension, plan.bound, len(plan.clients))
+
+
+def layout(plan: Plan) -> Layout:
+    """What a server needs to add up encodings that it cannot read."""
+    return parameters(plan).layout
+
+
+def encoding(plan: Plan, key: bytes | None) -> Encoding:
+    """A client's encoding; ``key`` is its CKKS key package where the plan needs one."""
+    chosen = parameters(plan)
+    if isinstance(chosen, FixedPoint):
+        return chosen
+    if key is None:
+        raise ConfigurationError("this client has no CKKS key yet")
+    from protocols.encoding import ckks
+
+    return ckks.CKKS(chosen, ckks.CKKSKey.from_bytes(key))
