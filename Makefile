@@ -5,6 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
 
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
@@ -31,12 +32,12 @@ clean:  ## Remove what was built and cached; runs, ledgers and data stay
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# A stamp newer than what it was made from means: nothing to install, start at once.
+# A stamp newer than what it was made from means: nothing to install, start at once. torch comes first, pinned and alone:
+# its index is asked for nothing else, and where that cannot be reached pip goes on with the ones it is configured for.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	  "securefl needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: call make PYTHON=python3.11 ..." % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,dev]'
+	$(PIP) --no-deps --retries 1 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) --editable '.[test,dev]'
 	@touch $@

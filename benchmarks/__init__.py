@@ -1,1 +1,1 @@
-"""Measurements of the toolkit, one module a subject: `python -m benchmarks NAME`."""
+"""Measurements: one module a subject, one table each; ``python -m benchmarks NAME [--quick] [--json FILE]``."""

@@ -8,6 +8,7 @@ the pilot already has.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,7 @@ from securefl.pilots import Pilot, Recipe
 from securefl.plan import LocalOptimizer
 from securefl.privacy import accountant
 from securefl.privacy.mechanism import DPSGD, SGD, Budget
+from securefl.privacy.noise import Random
 
 FOLDS = 5
 # Of the budget that a run is planned to use: it leaves no room for another round, and room for rounding the noise up.
@@ -48,11 +50,11 @@ class Score:
         return f"unlucky {self.unlucky:.4f}  mean {self.mean:.4f}  loss {self.loss:.4f}  {self.recipe}"
 
 
-def simulate(pilot: Pilot, recipe: Recipe, clients: Sequence[Dataset]) -> nn.Module:
-    """The global model after all rounds over these clients' records; noise and sampling from the operating system."""
+def simulate(pilot: Pilot, recipe: Recipe, clients: Sequence[Dataset], random: Random = os.urandom) -> nn.Module:
+    """The global model after all rounds over these clients' records; noise and sampling are read from ``random``."""
     module = vector.build(pilot.model, seed=0)
     for _ in range(recipe.rounds):
-        updates = [training.train(module, data, recipe.mechanism, recipe.optimizer) for data in clients]
+        updates = [training.train(module, data, recipe.mechanism, recipe.optimizer, random) for data in clients]
         mean = np.average(np.stack(updates), axis=0, weights=pilot.weights).astype(np.float32)
         vector.load(module, vector.flatten(module) + mean)
     return module

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +43,9 @@ from securefl.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
+
+# Where the store keeps which run's key this client holds.
+_HELD = "held run"
 
 
 class Client:
@@ -196,18 +200,25 @@ class Client:
         return self._roster
 
     def _hold(self, announced: Announcement) -> KeyHolder:
-        """The keeper of this run's CKKS key and model; made or read back from the store the first time."""
+        """The keeper of this run's CKKS key and model; made the first time, and remembered for after a restart."""
         self._check_plan(announced.plan)
         if self._keyholder is None or not self._keyholder.serves(announced):
-            self._keyholder = KeyHolder(
-                self.name, self._identity, self._pinned(), announced, self._model, self._test, self._store, self._random
-            )
+            self._store.put({_HELD: msgspec.structs.replace(announced, model=b"").encoded()})
+            self._keyholder = self._keeper(announced)
         return self._keyholder
 
     def _held(self) -> KeyHolder:
         if self._keyholder is None:
-            raise Inconsistent("this client holds no key of any run")
+            remembered = self._store.get(_HELD)
+            if remembered is None:
+                raise Inconsistent("this client holds no key of any run")
+            self._keyholder = self._keeper(Announcement.decoded(remembered))
         return self._keyholder
+
+    def _keeper(self, announced: Announcement) -> KeyHolder:
+        return KeyHolder(
+            self.name, self._identity, self._pinned(), announced, self._model, self._test, self._store, self._random
+        )
 
 
 def _identity(store: Store, random: Random) -> Identity:

@@ -57,14 +57,17 @@ def line(job: Job, record: RoundRecord) -> str:
 
 def closing(console: Console, job: Job, summary: Summary) -> None:
     """The last lines: what it came to, what it cost, what the server saw, what no epsilon covers, and where it lies."""
-    for text in _results(job, summary):
-        say(console, text)
-    if summary.hazards:
-        say(console, "[yellow]Not covered by any epsilon:[/]")
-        for hazard in summary.hazards:
-            say(console, f"  - {escape(hazard)}")
-    say(console, f"[bold]Model[/]   {escape(summary.model)}")
-    say(console, f"[bold]Report[/]  {escape(summary.report)}")
+    entries = list(_results(job, summary))
+    if not console.is_terminal:
+        for label, text in entries:
+            say(console, f"{label}: {escape(text)}")
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in entries:
+        grid.add_row(label, escape(text))
+    console.print(grid)
 
 
 def say(console: Console, markup: str) -> None:
@@ -94,7 +97,7 @@ def _working(job: Job, records: Sequence[RoundRecord]) -> Group:
 
 
 def _table(job: Job, records: Sequence[RoundRecord]) -> Table:
-    table = Table(header_style="bold", pad_edge=False)
+    table = Table(header_style="bold")
     table.add_column("round", justify="right")
     table.add_column("in", justify="right")
     table.add_column("dropped", overflow="fold")
@@ -134,19 +137,23 @@ def _sent(record: RoundRecord) -> str:
     return f"{sum(sizes) / max(1, len(sizes)) / 1000:.2f}"
 
 
-def _results(job: Job, summary: Summary) -> Iterator[str]:
+def _results(job: Job, summary: Summary) -> Iterator[tuple[str, str]]:
+    """Label and text, one after the other."""
     if summary.accuracy is not None:
         twin = summary.accuracy_centralised
         beside = "" if twin is None else f"; trained centrally on all records, without privacy: {twin:.3f}"
-        yield f"[bold]Accuracy[/] {summary.accuracy:.3f} on the public test set{beside}"
+        yield "accuracy", f"{summary.accuracy:.3f} on the public test set{beside}"
     if job.budget is None:
-        yield "[bold]Epsilon[/] none: no differential privacy, nothing bounds what the model reveals about one record"
+        yield "epsilon", "none: no differential privacy, nothing bounds what the model reveals about one record"
     else:
-        spent = ", ".join(f"{escape(client)} {value:.2f}" for client, value in summary.epsilon_by_client.items())
-        yield f"[bold]Epsilon[/] at delta {job.budget.delta:g}, of {job.budget.epsilon:g} allowed: {spent}"
+        spent = ", ".join(f"{client} {value:.2f}" for client, value in summary.epsilon_by_client.items())
+        yield "epsilon", f"{spent}; each allows {job.budget.epsilon:g} at delta {job.budget.delta:g}"
     view = summary.server_view
-    yield (
-        f"[bold]The server[/] held {view.messages} messages ({view.bytes / 1000:.1f} kB). It received "
-        f"{view.updates_received} updates and could read {view.updates_readable} of them, {view.sums_readable} sums "
-        f"and {view.models_readable} models. Dropouts recovered: {summary.dropouts_recovered}"
-    )
+    got = f"got {view.messages} messages ({view.bytes / 1000:.1f} kB), {view.updates_received} updates among them"
+    read = f"{view.updates_readable} updates, {view.sums_readable} sums, {view.models_readable} models"
+    yield "server", f"{got}; it could read {read}"
+    yield "dropouts", f"{summary.dropouts_recovered} recovered"
+    for hazard in summary.hazards:
+        yield "hazard", hazard
+    yield "model", summary.model
+    yield "report", summary.report

@@ -152,9 +152,9 @@ class KeyHolder:
         return reply
 
     def ask_catch_up(self, request: CatchUpRequest) -> bytes:
-        """Sign a one-use key to receive the model of a round that this client missed."""
-        if request.round <= self._known().round:
-            raise Inconsistent(f"this client is at round {self._known().round} and misses nothing")
+        """Sign a one-use key to receive the model of a round that this client missed, or of which it got a wrong sum."""
+        if request.round < self._known().round:
+            raise Inconsistent(f"this client is at round {self._known().round} already")
         self._one_use = AgreementKey.generate(self._random)
         return encode(join(self._name, self._identity, self._catch_up(request.round), self._one_use))
 
@@ -180,7 +180,7 @@ class KeyHolder:
             if read(reply.parts, Applied).tag == tag:
                 signers.add(header.sender)
         rules = protection.protection_of(self._plan).rules
-        if len(signers) < rules.threshold_for(rules.minimum) or request.round <= kept.round or len(model) != len(kept.model):
+        if len(signers) < rules.threshold_for(rules.minimum) or request.round < kept.round or len(model) != len(kept.model):
             raise Inconsistent(f"{len(signers)} clients signed the tag of the model that was handed over")
         self._keep(_Kept(kept.plan, kept.package, request.round, model, kept.model, b""))
         return self._reply(purpose, Step.INSTALL_MODEL, tag)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from protocols.aggregation.apply import ApplyServer, Commit, apply_request
 from protocols.aggregation.messages import ApplyRequest, Envelope
 from protocols.aggregation.server import Aggregate, AggregationServer
-from protocols.aggregation.session import Roster, Terms
+from protocols.aggregation.session import Roster, Step, Terms
 from protocols.base import Exchange, drive
 from protocols.delivery.messages import (
     CatchUpRequest,
@@ -213,10 +213,8 @@ class Server:
         self._save(pending=request)
         commit = self._hand_out(agreed, request, exchange)
         outcome = self._outcome(aggregate, commit.accuracy)
-        late = {name: "exchange 5" for name in commit.behind}
-        return Outcome(
-            outcome.round, outcome.attempt, outcome.contributors, outcome.recovered, {**late, **outcome.dropped}, outcome.accuracy
-        )
+        late = {name: f"exchange {Step.APPLY:d}" for name in commit.behind}
+        return replace(outcome, dropped={**late, **commit.faults, **outcome.dropped})
 
     def _finish_pending(self, exchange: Exchange) -> Outcome:
         """Hand out again, byte for byte, a sum that was formed but not committed; the round is not formed again."""

@@ -107,12 +107,13 @@ def _records() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def _scale(raw: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Square roots, with the published range spread over [-1, 1] and cut off there.
+    """Cube roots, with the published range spread over [-1, 1] and cut off there.
 
     The measurements are skewed to the right (an area grows with the square of a length); roots use the interval evenly.
+    Cross-validated on training rows, cube roots lose least to noise among roots of order 1, 2, 3, 4 and 6.
     """
-    low, high = np.sqrt(np.array(_PUBLISHED_RANGES).T)
-    scaled: NDArray[np.float64] = np.clip(2 * (np.sqrt(raw) - low) / (high - low) - 1, -1, 1)
+    low, high = np.cbrt(np.array(_PUBLISHED_RANGES).T)
+    scaled: NDArray[np.float64] = np.clip(2 * (np.cbrt(raw) - low) / (high - low) - 1, -1, 1)
     return scaled.astype(np.float32)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -22,25 +21,34 @@ class Message(msgspec.Struct, frozen=True):
     """One line of the transcript: that a message travelled, not what was in it."""
 
     kind: str
-    direction: str
+    direction: Literal["up", "down"]
     client: str
     bytes: int
-    round: int | None = None
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """All messages of one kind in one direction."""
+class Flow:
+    """Messages in one direction: how many, and their bytes in all."""
 
-    kind: str
-    direction: str
-    count: int
-    bytes: int
+    count: int = 0
+    bytes: int = 0
 
     @property
     def mean(self) -> float:
         """Bytes a message."""
-        return self.bytes / self.count
+        return self.bytes / self.count if self.count else 0.0
+
+    def __add__(self, message: Message) -> Flow:
+        return Flow(self.count + 1, self.bytes + message.bytes)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """All messages of one kind: from clients to the server, and from the server to clients."""
+
+    kind: str
+    up: Flow
+    down: Flow
 
 
 @dataclass(frozen=True)
@@ -87,26 +95,18 @@ def _decoded(path: Path, kind: type[T]) -> T:
 
 
 def _lines(path: Path, kind: type[T]) -> tuple[T, ...]:
-    """One value a line; no file, no values: a run may be stopped before its first round."""
+    """One value a line; no file, no values. A last line without its end was cut short by a crash, and is left out."""
     try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        return tuple(msgspec.json.decode(line, type=kind) for line in lines if line.strip())
+        whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+        return tuple(msgspec.json.decode(line, type=kind) for line in whole.splitlines() if line)
     except (OSError, msgspec.DecodeError) as error:
         raise NotARun(f"{path} is damaged: {error}") from error
 
 
 def _counted(messages: tuple[Message, ...]) -> tuple[Traffic, ...]:
-    """Messages by kind and direction, in the order in which each kind first travelled."""
-    totals: dict[tuple[str, str], tuple[int, int]] = {}
+    """Messages by kind, in the order in which each kind first travelled."""
+    flows: dict[str, dict[str, Flow]] = {}
     for message in messages:
-        count, total = totals.get((message.kind, message.direction), (0, 0))
-        totals[message.kind, message.direction] = (count + 1, total + message.bytes)
-    return tuple(Traffic(*name, *numbers) for name, numbers in totals.items())
-
-
-def mean_bytes(traffic: tuple[Traffic, ...]) -> Mapping[str, Mapping[str, float]]:
-    """Bytes a message, by kind and then by direction ("up", "down")."""
-    means: dict[str, dict[str, float]] = {}
-    for item in traffic:
-        means.setdefault(item.kind, {})[item.direction] = item.mean
-    return means
+        directions = flows.setdefault(message.kind, {"up": Flow(), "down": Flow()})
+        directions[message.direction] += message
+    return tuple(Traffic(kind, **directions) for kind, directions in flows.items())

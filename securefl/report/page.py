@@ -12,7 +12,7 @@ from typing import Final
 from securefl.privacy.mechanism import DPSGD
 from securefl.records import RoundRecord
 from securefl.report import plots
-from securefl.report.facts import Facts, mean_bytes
+from securefl.report.facts import Facts
 from securefl.report.parties import PARTIES
 
 _SOFTWARE: Final = ("securefl", "torch", "opacus", "dp-accounting", "cryptography", "tenseal", "numpy")
@@ -126,7 +126,7 @@ def _plots(facts: Facts) -> Mapping[str, str]:
         budget = facts.job.budget
         drawn["epsilon"] = plots.epsilon(rounds, largest, smallest, budget.epsilon if budget else None)
     if facts.traffic:
-        drawn["traffic"] = plots.traffic(mean_bytes(facts.traffic))
+        drawn["traffic"] = plots.traffic({item.kind: (item.up.mean, item.down.mean) for item in facts.traffic})
     return drawn
 
 

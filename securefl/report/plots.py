@@ -49,16 +49,16 @@ def epsilon(rounds: Sequence[int], largest: Sequence[float], smallest: Sequence[
     return _drawn("epsilon", f"Epsilon spent by round, ending at {largest[-1]:.2f}", 2.7, paint)
 
 
-def traffic(means: Mapping[str, Mapping[str, float]]) -> str:
+def traffic(means: Mapping[str, tuple[float, float]]) -> str:
     """Bytes a message in each exchange, up and down; logarithmic where the largest is over 50 times the smallest."""
-    sizes = [max(1.0, size) for directions in means.values() for size in directions.values()]
+    sizes = [max(1.0, size) for pair in means.values() for size in pair if size]
     logarithmic = max(sizes) > 50 * min(sizes)
 
     def paint(axes: Axes) -> None:
         axes.set_xscale("log" if logarithmic else "linear")
-        for row, directions in enumerate(means.values()):
-            _bar(axes, row - 0.2, directions.get("up"), ACCENT)
-            _bar(axes, row + 0.2, directions.get("down"), SECOND)
+        for row, (up, down) in enumerate(means.values()):
+            _bar(axes, row - 0.2, up, ACCENT)
+            _bar(axes, row + 0.2, down, SECOND)
         axes.set_yticks(range(len(means)), list(means))
         axes.invert_yaxis()
         axes.set_xticks([], minor=False)
@@ -112,7 +112,7 @@ def _line(axes: Axes, x: float, y: float, text: str, *, above: bool) -> None:
     _label(axes, x, y, text, SECOND, above=above, side="left")
 
 
-def _bar(axes: Axes, row: float, size: float | None, color: str) -> None:
+def _bar(axes: Axes, row: float, size: float, color: str) -> None:
     if size:
         axes.barh(row, size, height=0.34, color=color)
         axes.annotate(_size(size), (size, row), (4, 0), textcoords="offset points", va="center", fontsize=7.5)

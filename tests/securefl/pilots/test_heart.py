@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,8 @@ from securefl.evaluation import accuracy
 from securefl.pilots import heart
 from securefl.pilots.heart import PILOT
 
-needs_data = pytest.mark.skipif(not os.environ.get("SECUREFL_DATA"), reason="SECUREFL_DATA is not set")
 
-
-@needs_data
+@pytest.mark.needs_data
 def test_rows_and_positives_are_those_of_the_published_split() -> None:
     hospitals = {client: PILOT.load(client) for client in PILOT.clients}
     assert {client: (len(data), int(data.labels.sum())) for client, data in hospitals.items()} == {
@@ -27,21 +24,21 @@ def test_rows_and_positives_are_those_of_the_published_split() -> None:
     assert tuple(len(data) for data in hospitals.values()) == heart.ROWS
 
 
-@needs_data
+@pytest.mark.needs_data
 def test_the_test_rows_are_those_of_the_published_split() -> None:
     counts = [(len(rows), int(labels[rows].sum())) for _, labels, _, rows in map(heart._split, PILOT.clients)]
     assert counts == [(104, 48), (89, 33), (16, 15), (45, 35)]
     assert len(PILOT.test()) == 254
 
 
-@needs_data
+@pytest.mark.needs_data
 @pytest.mark.parametrize("client", PILOT.clients)
 def test_training_and_test_rows_are_disjoint_and_complete(client: str) -> None:
     _, labels, training, held_out = heart._split(client)
     assert sorted([*training, *held_out]) == list(range(len(labels)))
 
 
-@needs_data
+@pytest.mark.needs_data
 def test_features_are_thirteen_and_within_bounds() -> None:
     features = PILOT.test().features
     assert features.shape[1] == heart.FEATURES == 13
@@ -80,7 +77,7 @@ def test_missing_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         PILOT.load("va")
 
 
-@needs_data
+@pytest.mark.needs_data
 def test_without_privacy_the_recipe_reaches_pooled_training() -> None:
     clients = [PILOT.load(client) for client in PILOT.clients]
     # published: pooled training .795, FedAvg .748; the recipe samples at rate 1, so this is deterministic

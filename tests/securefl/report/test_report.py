@@ -127,6 +127,13 @@ def test_weights_that_differ_are_printed(write_run: Writer, toml: str) -> None:
     assert "hospital-2 0.25" in rendered(write_run(f"{toml}[weights]\nhospital-2 = 0.25\n"))
 
 
+def test_a_last_line_that_a_crash_cut_short_is_left_out(write_run: Writer) -> None:
+    folder = write_run(rounds=4)
+    with (folder / "history.jsonl").open("ab") as file:
+        file.write(b'{"round":5,"att')
+    assert "in 4 of 10 rounds" in rendered(folder)
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotARun, match=r"no job\.toml"):
         report.render(tmp_path)
@@ -135,7 +142,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["job.toml", "plan.json", "history.jsonl", "transcript.jsonl", "summary.json"])
 def test_a_damaged_file_is_named(write_run: Writer, name: str) -> None:
     folder = write_run()
-    (folder / name).write_text('{"half', encoding="utf-8")
+    (folder / name).write_text('{"half\n', encoding="utf-8")
     with pytest.raises(NotARun, match=f"{name} is damaged"):
         report.render(folder)
     assert not (folder / "report.html").exists()

@@ -1,0 +1,100 @@
+"""What a person sees, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from securefl import display, job, jobfile
+from securefl.job import Job
+from securefl.records import RoundRecord, Summary
+
+
+@pytest.fixture
+def checked(toml: str) -> Job:
+    return job.checked(jobfile.parse(toml))
+
+
+def log() -> Console:
+    return Console(file=io.StringIO(), force_terminal=False, highlight=False)
+
+
+def terminal(height: int = 40) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=100, height=height, color_system="standard")
+
+
+def text(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_log_has_one_line_a_round_and_no_control_characters(checked: Job, records: list[RoundRecord]) -> None:
+    console = log()
+    display.follow(console, checked, records[:2], iter(records[2:]))
+    lines = text(console).splitlines()
+    assert len(lines) == 10
+    assert lines[2].startswith("round 3 of 10: 4 of 5 contributed, hospital-3 dropped (exchange 2) -> recovered")
+    assert "\x1b" not in text(console)
+
+
+def test_the_first_line_says_who_can_see_what(checked: Job) -> None:
+    console = log()
+    display.opening(console, checked, "secagg: the server reads only the sum")
+    assert text(console).splitlines()[0] == "Who can see what under secagg: the server reads only the sum"
+    assert "at most epsilon 3 at delta 1e-05" in text(console)
+
+
+def test_the_last_lines_say_what_it_came_to(checked: Job, summary: Summary) -> None:
+    console = log()
+    display.closing(console, checked, summary)
+    for words in (
+        "accuracy: 0.947 on the public test set; trained centrally on all records, without privacy: 0.974",
+        "hospital-3 2.93",
+        "each allows 3 at delta 1e-05",
+        "49 updates among them; it could read 0 updates, 10 sums, 10 models",
+        "hazard: scaling constants computed from these records",
+        "report.html",
+    ):
+        assert words in text(console)
+
+
+def test_on_a_terminal_the_whole_table_stays_when_all_is_done(checked: Job, records: list[RoundRecord]) -> None:
+    console = terminal(height=12)
+    display.follow(console, checked, [], iter(records))
+    last = text(console).rpartition("round")[2]
+    for record in records:
+        assert f"{record.accuracy:.3f}" in last
+    assert "recovered" in last
+
+
+def test_rounds_that_were_shown_stay_when_the_person_interrupts(checked: Job, records: list[RoundRecord]) -> None:
+    def stopped() -> Iterator[RoundRecord]:
+        yield records[0]
+        raise KeyboardInterrupt
+
+    console = terminal()
+    with pytest.raises(KeyboardInterrupt):
+        display.follow(console, checked, [], stopped())
+    assert f"{records[0].accuracy:.3f}" in text(console).rpartition("round")[2]
+
+
+def test_without_differential_privacy_every_line_says_so(toml: str, records: list[RoundRecord]) -> None:
+    public = job.checked(jobfile.parse(toml.replace("[privacy]", "[privacy]\nenabled = false")))
+    assert "no DP" in display.line(public, records[0])
+    console = log()
+    display.opening(console, public, "plain: ...")
+    assert "differential privacy is off" in text(console)
+
+
+def test_a_job_that_writes_markup_writes_text(checked: Job, summary: Summary) -> None:
+    named = msgspec.structs.replace(checked, job=msgspec.structs.replace(checked.job, name="[bold]x[/bold] [link=a]"))
+    console = log()
+    display.opening(console, named, "plain: [red]all[/red]")
+    display.closing(console, named, msgspec.structs.replace(summary, hazards=("a [bold]hazard[/]",)))
+    assert "[bold]x[/bold] [link=a]" in text(console)
+    assert "[red]all[/red]" in text(console)
+    assert "a [bold]hazard[/]" in text(console)

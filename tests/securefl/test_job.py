@@ -1,0 +1,210 @@
+"""A job file either becomes a complete job, or an error with key, problem and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from securefl import job, jobfile
+from securefl.errors import BadInput, BadJob
+from securefl.privacy.mechanism import DPSGD, SGD
+
+
+def load(text: str, folder: Path) -> job.Job:
+    path = folder / "job.toml"
+    path.write_text(text, encoding="utf-8")
+    return job.load(path)
+
+
+def refused(toml: str, old: str, new: str) -> BadJob:
+    assert old in toml
+    with pytest.raises(BadJob) as caught:
+        job.checked(jobfile.parse(toml.replace(old, new, 1)))
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_a_job_says_what_its_file_says(toml: str, tmp_path: Path) -> None:
+    found = load(toml, tmp_path)
+    assert (found.name, found.rounds, len(found.clients)) == ("five hospitals", 10, 5)
+    assert found.mechanism == DPSGD(4.0, 0.5, 3, 1.0)
+    assert found.budget is not None
+    assert (found.budget.epsilon, found.budget.delta) == (3.0, 1e-5)
+    assert (found.threshold, found.minimum, found.client_weights) == (4, 3, (1.0,) * 5)
+
+
+def test_a_normalised_job_is_the_same_job(toml: str, tmp_path: Path) -> None:
+    found = load(toml + '[weights]\nhospital-1 = 0.5\n[simulation]\ndrop = ["hospital-2@3:4"]\n', tmp_path)
+    assert load(found.to_toml(), tmp_path) == found
+
+
+def test_without_differential_privacy_training_is_plain_and_says_so(toml: str, tmp_path: Path) -> None:
+    found = load(toml.replace("[privacy]", "[privacy]\nenabled = false"), tmp_path)
+    assert found.mechanism == SGD(0.5, 3)
+    assert found.budget is None
+    assert any("differential privacy is off" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "words"),
+    [
+        ("rounds = 10", "rouns = 10", "job.rouns", "Did you mean 'rounds'?"),
+        ("[training]", "[trainings]", "trainings", "Did you mean 'training'?"),
+        ("rounds = 10", 'rounds = "ten"', "job.rounds", 'expected a whole number, got "ten"'),
+        ("rounds = 10", "rounds = 2.5", "job.rounds", "expected a whole number, got 2.5"),
+        ("rounds = 10", "rounds = 0", "job.rounds", "impossible value 0"),
+        ("rounds = 10", "", "job.rounds", "missing"),
+        ("steps = 3", "steps = true", "training.steps", "expected a whole number, got true"),
+        ("sampling_rate = 0.5", "sampling_rate = 1.5", "training.sampling_rate", "impossible value 1.5"),
+        ("learning_rate = 0.5", "learning_rate = nan", "training.learning_rate", "not a finite number"),
+        ("noise_multiplier = 4.0", "noise_multiplier = inf", "privacy.noise_multiplier", "not a finite number"),
+        ("epsilon = 3.0", "", "privacy.epsilon", "enabled = false"),
+        ("delta = 1e-5", "delta = 0.5", "privacy.delta", "guarantees nothing"),
+        ('loader = "own_data:load"', "", "data", "neither a pilot nor a loader"),
+        ('loader = "own_data:load"', "loader = 3", "data.loader", "expected text in quotes, got 3"),
+        ('factory = "own_data:model"', "", "model.factory", "no pilot to bring a model"),
+        ('"hospital-1", ', '"../hospital", ', "data.clients", "cannot be a client's name"),
+        ('"hospital-1", ', '"Hospital-2", ', "data.clients", "two clients have the same name"),
+        ('"hospital-1", ', "7, ", "data.clients[0]", "expected text in quotes, got 7"),
+        ('name = "five hospitals"', 'name = "\\u001b[2Jgone"', "job.name", "cannot be printed"),
+        ("rounds = 10", "rounds = 10\nrounds = 11", "job file", "not valid TOML"),
+    ],
+)
+def test_a_key_that_is_wrong_is_named_with_its_remedy(toml: str, old: str, new: str, key: str, words: str) -> None:
+    error = refused(toml, old, new)
+    assert error.key == key
+    assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "words"),
+    [
+        ('[protection]\nkind = "secag"', "protection.kind", "Did you mean 'secagg'?"),
+        ("[protection]\nthreshold = 6", "protection.threshold", "6 is above the cohort of 5 clients"),
+        ("[protection]\nthreshold = 2", "protection.threshold", "not a majority"),
+        ("[protection]\nminimum = 9", "protection.minimum", "9 is above the cohort"),
+        ("[protection]\nminimum = 1", "protection.minimum", "a sum of fewer hides nobody"),
+        ('[protection]\nkind = "plain"\nthreshold = 4', "protection.threshold", "has no threshold"),
+        ("[weights]\nhospital-6 = 0.5", "weights.hospital-6", "no such client"),
+        ("[weights]\nhospital-1 = 1.5", "weights.hospital-1", "not above 0 and at most 1"),
+        ("[weights]\nhospital-1 = 0", "weights.hospital-1", "not above 0 and at most 1"),
+        ('[weights]\nhospital-1 = "much"', "weights", "expected a number"),
+        ('[simulation]\ndrop = ["hospital-9@2"]', "simulation.drop", "no client 'hospital-9'"),
+        ('[simulation]\ndrop = ["hospital-1@7"]', "simulation.drop", "CLIENT@EXCHANGE"),
+        ('[simulation]\ndrop = ["hospital-1@2:11"]', "simulation.drop", "round 11 never comes"),
+        ('[simulation]\ndrop = "hospital-1@2"', "simulation.drop", "expected a list"),
+    ],
+)
+def test_a_section_that_cannot_work_is_refused_before_the_start(toml: str, section: str, key: str, words: str) -> None:
+    error = refused(toml, "[job]", f"{section}\n[job]")
+    assert error.key == key
+    assert words in str(error)
+
+
+def test_an_unknown_pilot_comes_with_the_known_ones() -> None:
+    with pytest.raises(BadJob, match=r"data\.pilot: unknown pilot 'brest-cancer'\. Did you mean 'breast-cancer'\?"):
+        job.from_pilot("brest-cancer")
+    with pytest.raises(BadJob, match=r"Known are: breast-cancer, heart"):
+        job.from_pilot("zzz")
+
+
+@pytest.mark.parametrize("kind", ["secagg", "ckks"])
+def test_fewer_than_three_clients_cannot_be_masked(toml: str, kind: str) -> None:
+    two = toml.replace('"hospital-3", "hospital-4", "hospital-5"', "")
+    with pytest.raises(BadJob, match=r"data\.clients: 2 clients under .*; it needs at least 3") as caught:
+        job.checked(jobfile.parse(f'{two}[protection]\nkind = "{kind}"\n'))
+    assert caught.value.exit_code == 2
+
+
+def test_three_clients_are_warned_that_nobody_may_drop_out(toml: str) -> None:
+    three = job.checked(jobfile.parse(toml.replace('"hospital-4", "hospital-5"', "")))
+    assert three.threshold == 3
+    assert any("no dropout is tolerated" in warning for warning in three.warnings)
+    assert job.checked(jobfile.parse(toml)).warnings == ()
+
+
+def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot read the job file"):
+        job.load(tmp_path / "none.toml")
+
+
+def test_a_file_that_is_not_text_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match="not UTF-8 text"):
+        job.load(tmp_path / "job.toml")
+
+
+def test_ledgers_lie_beside_the_job_file_so_that_a_second_run_does_not_forget(toml: str, tmp_path: Path) -> None:
+    found = load(toml.replace('ledger = "ledgers"\n', ""), tmp_path)
+    assert found.ledger_folder(tmp_path / "run-1") == found.ledger_folder(tmp_path / "run-2")
+    assert found.ledger_folder(tmp_path / "run-1") == tmp_path / "ledgers" / "diagnoses"
+
+
+def test_a_demo_keeps_its_ledgers_in_its_run_folder(tmp_path: Path) -> None:
+    demo = job.from_pilot("breast-cancer")
+    assert demo.ledger_folder(tmp_path / "run") == tmp_path / "run" / "ledgers"
+
+
+def test_a_name_cannot_leave_the_folder_of_ledgers(toml: str, tmp_path: Path) -> None:
+    text = toml.replace('name = "diagnoses"', 'name = "../../etc"').replace('ledger = "ledgers"\n', "")
+    assert load(text, tmp_path).ledger_folder(tmp_path).parent == tmp_path / "ledgers"
+
+
+def test_a_pilot_fills_what_the_file_leaves_out_and_the_file_wins() -> None:
+    text = '[job]\nrounds = 4\n[data]\npilot = "breast-cancer"\n[privacy]\nepsilon = 1.5\n'
+    found = job.checked(jobfile.parse(text))
+    assert found.rounds == 4
+    assert found.budget is not None
+    assert found.budget.epsilon == 1.5
+    assert isinstance(found.mechanism, DPSGD)
+    assert len(found.clients) == 5
+    assert found.data.name == "breast-cancer"
+
+
+def test_a_pilot_without_privacy_trains_by_its_public_recipe() -> None:
+    assert isinstance(job.from_pilot("breast-cancer", private=False).mechanism, SGD)
+
+
+def test_a_pilot_may_be_run_on_some_of_its_clients() -> None:
+    text = '[data]\npilot = "breast-cancer"\nclients = ["hospital-1", "hospital-2", "hospital-4"]\n'
+    found = job.checked(jobfile.parse(text))
+    assert len(found.client_weights) == 3
+    assert found.federation().clients == ("hospital-1", "hospital-2", "hospital-4")
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('name = "another budget"', "data.name"),
+        ('loader = "a:b"', "data.loader"),
+        ('test = "a:b"', "data.test"),
+        ('clients = ["hospital-1", "hospital-2", "hospital-9"]', "data.clients"),
+    ],
+)
+def test_a_pilots_data_is_the_pilots(line: str, key: str) -> None:
+    with pytest.raises(BadJob) as caught:
+        job.checked(jobfile.parse(f'[data]\npilot = "breast-cancer"\n{line}\n'))
+    assert caught.value.key == key
+
+
+def test_a_silence_without_a_round_is_in_the_second(toml: str) -> None:
+    text = toml + '[simulation]\ndrop = ["hospital-1@3", "hospital-2@0:5"]\n'
+    silences = [(s.client, s.exchange, s.round) for s in job.checked(jobfile.parse(text)).silences]
+    assert silences == [("hospital-1", 3, 2), ("hospital-2", 0, 5)]
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(str.isprintable))
+def test_any_printable_name_survives_a_file(name: str) -> None:
+    about = job.from_pilot("breast-cancer").to_toml().replace('"breast-cancer"', jobfile._literal(name), 1)
+    assert about.startswith("[job]")
+    assert job.checked(jobfile.parse(about)).name == name
+
+
+@given(st.text(max_size=60))
+def test_a_slug_is_one_plain_folder_name(name: str) -> None:
+    slug = job.slug(name)
+    assert slug not in {"", ".", ".."}
+    assert all(c.isascii() and (c.isalnum() or c in "._-") for c in slug)

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from protocols.aggregation.messages import ApplyRequest, Refusal
+from protocols.delivery.messages import CatchUpRequest, JoinRequest
+from protocols.encoding.rlwe import PRIME
+from protocols.ring import Ring
+from protocols.wire import decode, encode, kind
+from securefl import Client, Server
+from securefl.errors import RoundFailed
+from securefl.round import enrol
+from tests.securefl.federation import NAMES, client, clients, direct, enrolled, server
+
+
+def models(owners: list[Client]) -> set[bytes]:
+    found = [owner.model() for owner in owners]
+    assert all(model is not None for model in found)
+    return {model.tobytes() for model in found if model is not None}
+
+
+def test_all_clients_hold_the_same_model_to_the_bit_and_the_server_none() -> None:
+    coordinator, owners = enrolled("ckks")
+    for _ in range(2):
+        coordinator.round(direct(owners))
+    assert len(models(owners)) == 1
+    assert coordinator.model() is None
+
+
+def test_a_client_that_missed_a_sum_catches_up_before_the_next_round() -> None:
+    coordinator, owners = enrolled("ckks")
+    first = coordinator.round(direct([owner for owner in owners if owner.name != "cyd"]))
+    assert first.dropped == {"cyd": "exchange 0"}
+    assert owners[2].model_round() == 0
+    second = coordinator.round(direct(owners))
+    assert "cyd" in second.contributors
+    assert len(models(owners)) == 1
+
+
+def test_a_client_that_went_back_in_time_says_so_and_catches_up(tmp_path: Path) -> None:
+    """Its disk is restored from a backup taken two rounds ago; the server does not know until it asks."""
+    coordinator, owners = server("ckks"), clients(folder=tmp_path)
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners))
+    backup = (tmp_path / "dan.store").read_bytes()
+    for _ in range(2):
+        coordinator.round(direct(owners))
+    (tmp_path / "dan.store").write_bytes(backup)
+    owners[3] = client("dan", folder=tmp_path)
+    owners[3].pin({owner.name: owner.public_key for owner in owners})
+    assert coordinator.round(direct(owners)).dropped["dan"] == "refused: behind"
+    assert "dan" in coordinator.round(direct(owners)).contributors
+    assert len(models(owners)) == 1
+
+
+class Between:
+    """Stands between server and one client, and changes the sum that is handed down."""
+
+    def __init__(self, victim: Client, change: Callable[[bytes], bytes]) -> None:
+        self.name = victim.name
+        self._victim = victim
+        self._change = change
+
+    def handle(self, request: bytes) -> bytes:
+        if kind(request) != ApplyRequest.KIND:
+            return self._victim.handle(request)
+        apply = decode(request, ApplyRequest)
+        return self._victim.handle(encode(msgspec.structs.replace(apply, total=self._change(apply.total))))
+
+
+def flipped(total: bytes) -> bytes:
+    return bytes([total[0] ^ 1]) + total[1:]
+
+
+def shifted(total: bytes) -> bytes:
+    """Adds 2**-7 to every value, which needs no key: a constant polynomial is the same number in all residues."""
+    ring = Ring(PRIME)
+    residues = ring.unpack(total, len(total) // ring.item_bytes).copy() + np.uint64(1 << 33)
+    ring.reduce(residues)
+    return ring.pack(residues)
+
+
+@pytest.mark.parametrize(("change", "seen"), [(flipped, "refused: protocol"), (shifted, "exchange 5")])
+def test_a_client_that_was_handed_another_sum_is_caught_up(change: Callable[[bytes], bytes], seen: str) -> None:
+    coordinator, owners = enrolled("ckks")
+    outcome = coordinator.round(direct([*owners[:4], Between(owners[4], change)]))  # type: ignore[list-item]
+    assert outcome.dropped == {"eve": seen}
+    assert outcome.contributors == NAMES
+    assert len(models(owners)) == 2
+    assert coordinator.round(direct(owners)).contributors == NAMES
+    assert len(models(owners)) == 1
+
+
+def test_a_crash_after_the_sum_was_formed_hands_out_the_same_bytes_again(tmp_path: Path) -> None:
+    owners = clients(folder=tmp_path)
+    coordinator = server("ckks", folder=tmp_path)
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners))
+    handed_out: list[bytes] = []
+    inputs: list[str] = []
+
+    def watched(name: str, reply: bytes) -> bytes:
+        inputs.append(name)
+        return reply
+
+    class Crash(BaseException):
+        pass
+
+    def dying(requests):  # type: ignore[no-untyped-def]
+        applying = any(kind(request) == ApplyRequest.KIND for request in requests.values())
+        for count, (name, reply) in enumerate(direct(owners, watched)(requests)):
+            if applying:
+                handed_out.append(requests[name])
+                if count == 1:
+                    raise Crash
+            yield name, reply
+
+    with pytest.raises(Crash):
+        coordinator.round(dying)
+    assert [owner.model_round() for owner in owners].count(1) == 2
+    again = server("ckks", folder=tmp_path)
+    restarted = clients(folder=tmp_path)
+    enrol(again, restarted)
+    again.set_up(direct(restarted))
+    roster_models = _second_life(again, restarted, handed_out)
+    assert roster_models == 1
+
+
+def _second_life(again: Server, restarted: list[Client], handed_out: list[bytes]) -> int:
+    kinds: list[int] = []
+
+    def watching(requests):  # type: ignore[no-untyped-def]
+        kinds.extend(kind(request) for request in requests.values())
+        assert set(requests.values()) <= set(handed_out)
+        return direct(restarted)(requests)
+
+    outcome = again.round(watching)
+    assert set(kinds) == {ApplyRequest.KIND}
+    assert outcome.round == 1
+    return len(models(restarted))
+
+
+def test_a_client_without_the_run_s_key_is_a_dropout() -> None:
+    coordinator, owners = server("ckks"), clients()
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners[:4]))
+    outcome = coordinator.round(direct(owners))
+    assert outcome.dropped["eve"].startswith("refused")
+    assert outcome.contributors == NAMES[:4]
+
+
+def test_too_few_keys_end_the_set_up() -> None:
+    coordinator, owners = server("ckks"), clients()
+    enrol(coordinator, owners)
+    with pytest.raises(RoundFailed, match="only 2 clients received the CKKS key"):
+        coordinator.set_up(direct(owners[:2]))
+
+
+def test_requests_out_of_turn_are_refused() -> None:
+    coordinator, owners = enrolled("ckks")
+    assert decode(owners[0].handle(encode(CatchUpRequest(0))), Refusal).reason == "protocol"
+    fresh = client("ada")
+    assert decode(fresh.handle(encode(CatchUpRequest(1))), Refusal).reason == "protocol"
+    assert decode(fresh.handle(encode(JoinRequest(b"nonsense"))), Refusal).reason == "protocol"
+
+
+def test_the_server_s_store_holds_neither_key_nor_model(tmp_path: Path) -> None:
+    coordinator, owners = server("ckks", folder=tmp_path), clients()
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners))
+    coordinator.round(direct(owners))
+    holder = owners[0]._keyholder
+    assert holder is not None
+    stored = (tmp_path / "server.store").read_bytes()
+    model = owners[0].model()
+    assert model is not None
+    for secret in (holder.key, holder.key[:64], holder.key[-32:], model.tobytes(), model[:4].tobytes()):
+        assert secret not in stored

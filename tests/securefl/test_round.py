@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securefl import DPSGD, Ledger
+from securefl.engines.local import Silence
+from securefl.errors import BadInput, BudgetExceeded, RoundFailed
+from securefl.privacy.mechanism import Budget
+from securefl.round import enrol, federate
+from securefl.transcript import Crossing, Transcript
+from tests.securefl.federation import CELLS, NAMES, client, clients, direct, enrolled, final_model, server
+
+PRIVATE = DPSGD(noise_multiplier=4.0, sampling_rate=0.5, steps=3)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_protection_reaches_the_model_of_plain_averaging(cell: str) -> None:
+    coordinator, owners = server(cell), clients()
+    records = list(federate(coordinator, owners, 3))
+    assert [record.round for record in records] == [1, 2, 3]
+    assert records[-1].accuracy is not None and records[-1].accuracy > 0.8
+    np.testing.assert_allclose(final_model(coordinator, owners), reference(3), atol=1e-5)
+
+
+def reference(rounds: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Federated averaging without any protocol."""
+    from securefl import LocalOptimizer, training, vector
+    from tests.securefl.federation import WHOLE, model
+    from tests.securefl.federation import records as data
+
+    module = vector.build(model, 0)
+    for _ in range(rounds):
+        updates = [training.train(module, data(seed), WHOLE, LocalOptimizer(0.5)) for seed in range(len(NAMES))]
+        vector.load(module, (vector.flatten(module) + np.mean(updates, axis=0, dtype=np.float64)).astype(np.float32))
+    return vector.flatten(module)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_are_declared_constants_that_count_in_the_mean(cell: str) -> None:
+    coordinator, owners = server(cell, weights={"ada": 0.01, "bob": 0.01, "cyd": 0.01, "dan": 0.01}), clients()
+    list(federate(coordinator, owners, 1))
+    alone = server("plain")
+    list(federate(alone, clients(), 1))
+    only_eve = server("plain", weights=dict.fromkeys(NAMES[:4], 1e-6))
+    list(federate(only_eve, clients(), 1))
+    moved, equal, eve = final_model(coordinator, owners), final_model(alone, []), final_model(only_eve, [])
+    assert np.abs(moved - eve).max() < 0.2 * np.abs(equal - eve).max()
+
+
+@settings(max_examples=12)
+@given(st.dictionaries(st.sampled_from(NAMES), st.integers(0, 5), max_size=3))
+def test_any_dropouts_that_leave_enough_give_the_sum_of_the_rest(silent: dict[str, int]) -> None:
+    silences = [Silence(name, exchange, 1) for name, exchange in silent.items()]
+    models = {}
+    for cell in ("plain", "secagg", "ckks"):
+        coordinator, owners = server(cell), clients()
+        if not _enough(silent, last_exchange={"plain": 2, "secagg": 4, "ckks": 5}[cell]):
+            start = coordinator.model()
+            with pytest.raises(RoundFailed):
+                list(federate(coordinator, owners, 1, silences=silences))
+            assert coordinator.round_number == 0
+            assert start is None or start.tobytes() == final_model(coordinator, owners).tobytes()
+            continue
+        (record,) = federate(coordinator, owners, 1, silences=silences)
+        assert list(record.contributors) == [name for name in NAMES if silent.get(name, 9) > 2]
+        models[cell] = final_model(coordinator, owners)
+    for one, other in itertools.combinations(models.values(), 2):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def _enough(silent: dict[str, int], last_exchange: int) -> bool:
+    """Whether the cohort of exchange 0 meets its own threshold to the end."""
+    cohort = sum(silent.get(name, 9) > 0 for name in NAMES)
+    left = sum(silent.get(name, 9) > last_exchange for name in NAMES)
+    return cohort >= 3 and left >= 2 * cohort // 3 + 1
+
+
+def test_a_silent_client_is_back_in_the_second_attempt() -> None:
+    coordinator, owners = enrolled()
+    start = coordinator.model()
+    answers = itertools.count()
+    # ada and bob answer exchange 0 and are then silent: three of five are left, four are needed
+    exchange = direct(owners, lambda name, reply: None if name in ("ada", "bob") and next(answers) in (2, 3) else reply)
+    with pytest.raises(RoundFailed, match=r"ada \(exchange 1\); bob \(exchange 1\).*The model is unchanged"):
+        coordinator.round(exchange)
+    assert start is not None and start.tobytes() == final_model(coordinator, owners).tobytes()
+    outcome = coordinator.round(exchange)
+    assert (outcome.round, outcome.attempt, len(outcome.contributors)) == (1, 2, 5)
+
+
+def test_epsilon_is_counted_over_rounds_engines_and_runs(tmp_path: Path) -> None:
+    """The field's classic fault: a new privacy engine each round, and epsilon starts again."""
+    budget = Budget(5.0, 1e-5)
+    once = list(federate(server(mechanism=PRIVATE), clients(budget=budget, folder=tmp_path), 2))
+    again = list(federate(server(mechanism=PRIVATE), clients(budget=budget, folder=tmp_path), 2))
+    whole = list(federate(server(mechanism=PRIVATE), clients(budget=budget), 4))
+    assert once[1].epsilon == whole[1].epsilon
+    assert again[1].epsilon == whole[3].epsilon
+
+
+def test_a_spent_budget_ends_the_run_with_the_owner_s_figures() -> None:
+    owners = clients(budget=Budget(1.2, 1e-5))
+    rounds = federate(server(mechanism=PRIVATE), owners, 10)
+    with pytest.raises(BudgetExceeded, match="ada: budget refused") as refusal:
+        list(rounds)
+    assert refusal.value.after > 1.2 >= refusal.value.spent == owners[0].epsilon()
+    assert refusal.value.rounds_left == 0
+
+
+def test_one_owner_s_spent_budget_does_not_stop_the_others() -> None:
+    owners = [client("ada", Budget(0.1, 1e-5)), *clients(NAMES[1:], Budget(9.0, 1e-5))]
+    (record,) = federate(server(mechanism=PRIVATE), owners, 1)
+    assert record.dropped == {"ada": "refused: budget"}
+    assert record.epsilon["ada"] == 0.0
+
+
+def test_an_aborted_attempt_stays_charged() -> None:
+    owners = clients(budget=Budget(9.0, 1e-5))
+    silences = [Silence(name, 3, 1) for name in NAMES[:3]]
+    with pytest.raises(RoundFailed):
+        list(federate(server(mechanism=PRIVATE), owners, 1, silences=silences))
+    assert [len(owner.ledger.entries()) for owner in owners] == [2] * 5
+
+
+def test_two_clients_of_one_name_are_refused() -> None:
+    with pytest.raises(BadInput, match="same name"):
+        enrol(server(), [client("ada"), client("ada"), client("bob")])
+
+
+def test_fewer_than_three_clients_are_refused() -> None:
+    with pytest.raises(BadInput, match="below the minimum of 3"):
+        enrol(server(), clients(NAMES[:2]))
+
+
+def test_the_transcript_has_every_message_and_no_payload() -> None:
+    crossings: list[Crossing] = []
+    (record,) = federate(server(), clients(), 1, transcript=Transcript(crossings.append))
+    up = [crossing for crossing in crossings if crossing.direction == "up"]
+    assert sum(crossing.bytes for crossing in up) == sum(record.upload_bytes.values())
+    assert [crossing.kind for crossing in up if crossing.client == "ada"] == [
+        "keys",
+        "shares",
+        "masked-input",
+        "consistency",
+        "unmask",
+    ]
+    assert all(len(crossing.sha256) == 64 for crossing in crossings)
+
+
+def test_a_corrupted_reply_is_a_named_fault_and_not_in_the_sum() -> None:
+    coordinator, owners = enrolled()
+
+    def flip(name: str, reply: bytes) -> bytes:
+        return reply[:-1] + bytes([reply[-1] ^ 1]) if name == "dan" else reply
+
+    outcome = coordinator.round(direct(owners, flip))
+    assert set(outcome.dropped) == {"dan"}
+    assert outcome.contributors == ("ada", "bob", "cyd", "eve")
+
+
+def test_a_ledger_passed_to_two_runs_is_one_ledger() -> None:
+    ledger = Ledger(":memory:", "ada", Budget(9.0, 1e-5))
+    for _ in range(2):
+        owners = clients(NAMES, Budget(9.0, 1e-5))
+        owners[0].ledger = ledger
+        list(federate(server(mechanism=PRIVATE), owners, 1))
+    assert len(ledger.entries()) == 2
