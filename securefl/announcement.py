@@ -1,4 +1,4 @@
-"""What a server tells a client when it opens an attempt, and the digests that both compute from it."""
+"""What server and clients tell each other about a round outside the protocol, and the digests that both compute."""
 
 from __future__ import annotations
 
@@ -46,6 +46,13 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         if not np.isfinite(vector).all():
             raise MalformedMessage("the announced model has NaN or infinity")
         return vector
+
+
+class KeyHeld(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a client says once it has the key: which one, and the tag of the model that it starts from."""
+
+    key_id: bytes
+    tag: bytes
 
 
 def public_tag(model: bytes) -> bytes:

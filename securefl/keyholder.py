@@ -31,20 +31,13 @@ from protocols.errors import Behind, Inconsistent, MalformedMessage
 from protocols.primitives import AgreementKey, Identity
 from protocols.wire import encode
 from securefl import protection
-from securefl.announcement import Announcement, terms
+from securefl.announcement import Announcement, KeyHeld, terms
 from securefl.data import Dataset
 from securefl.store import Store
 from securefl.strategy import federated_average
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-class KeyHeld(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a client says once it has the key: which one, and the tag of the model that it starts from."""
-
-    key_id: bytes
-    tag: bytes
 
 
 class _Kept(Struct, frozen=True, array_like=True):

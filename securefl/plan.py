@@ -6,14 +6,22 @@ A plan holds declared constants only; nothing in it is computed from the clients
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from securefl.errors import BadInput
 from securefl.privacy.mechanism import Mechanism, Positive
 
 Protection = Literal["plain", "secagg", "ckks-unmasked", "ckks"]
+
+
+def _as_floats(value: Struct, *names: str) -> None:
+    """Whole numbers become floats where a float is meant, so that equal values have equal encodings and digests."""
+    for name in names:
+        msgspec.structs.force_setattr(value, name, float(getattr(value, name)))
 
 
 class LocalOptimizer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,6 +29,11 @@ class LocalOptimizer(Struct, frozen=True, forbid_unknown_fields=True):
 
     learning_rate: Positive
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.learning_rate < math.inf and 0 <= self.momentum < 1):
+            raise BadInput(f"learning rate {self.learning_rate} and momentum {self.momentum}: above 0, and in [0, 1)")
+        _as_floats(self, "learning_rate", "momentum")
 
 
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +56,10 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     architecture: str
     dimension: int
     model_seed: int
+
+    def __post_init__(self) -> None:
+        _as_floats(self, "bound")
+        msgspec.structs.force_setattr(self, "weights", tuple(float(weight) for weight in self.weights))
 
     def encoded(self) -> bytes:
         """The plan's bytes, the same on every machine."""

@@ -27,7 +27,7 @@ class Protection(Struct, frozen=True, kw_only=True):
     sealed: ClassVar[bool] = False
     visibility: ClassVar[str] = ""
 
-    bound: float = 4.0
+    bound: float = 8.0
     minimum: int = 3
     threshold: int | None = None
 

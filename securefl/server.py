@@ -34,10 +34,9 @@ from protocols.delivery.server import DeliveryServer, Requests
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, RoundAborted
 from securefl import protection
-from securefl.announcement import Announcement, public_tag, terms
+from securefl.announcement import Announcement, KeyHeld, public_tag, terms
 from securefl.data import Dataset
 from securefl.errors import BadInput, NotARun, RoundFailed
-from securefl.keyholder import KeyHeld
 from securefl.plan import LocalOptimizer, Plan
 from securefl.privacy.mechanism import Mechanism
 from securefl.protection import Protection

@@ -40,7 +40,11 @@ Tamper = Callable[[Step, ClientId, bytes], bytes | None]
 
 def steps_of(cell: str) -> tuple[Step, ...]:
     """The exchanges that a round of this cell consists of, before apply."""
-    return (Step.KEYS, Step.SHARES, Step.INPUT, Step.CONSISTENCY, Step.UNMASK) if cell in MASKED else (Step.KEYS, Step.INPUT)
+    return (
+        (Step.KEYS, Step.SHARES, Step.INPUT, Step.CONSISTENCY, Step.UNMASK)
+        if cell in MASKED
+        else (Step.KEYS, Step.INPUT)
+    )
 
 
 def names(count: int) -> tuple[ClientId, ...]:

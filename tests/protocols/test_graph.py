@@ -8,7 +8,9 @@ from protocols.errors import ConfigurationError
 from protocols.graph import CohortRules, neighbours
 
 
-@pytest.mark.parametrize(("cohort", "threshold"), [(3, 3), (4, 3), (5, 4), (6, 5), (7, 5), (10, 7), (99, 67), (100, 67)])
+@pytest.mark.parametrize(
+    ("cohort", "threshold"), [(3, 3), (4, 3), (5, 4), (6, 5), (7, 5), (10, 7), (99, 67), (100, 67)]
+)
 def test_the_default_threshold_is_two_thirds_and_one(cohort: int, threshold: int) -> None:
     assert CohortRules().threshold_for(cohort) == threshold
 

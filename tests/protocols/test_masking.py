@@ -47,8 +47,9 @@ def spares(ring: Ring, key: bytes, chunk: int) -> Iterator[int]:
     low = (1 << (ring.modulus - 1).bit_length()) - 1
     block = 2 + 2**18
     while True:
-        word = int.from_bytes(keystream(key, chunk, block, 16)[:8], "little"), int.from_bytes(
-            keystream(key, chunk, block, 16)[8:], "little"
+        word = (
+            int.from_bytes(keystream(key, chunk, block, 16)[:8], "little"),
+            int.from_bytes(keystream(key, chunk, block, 16)[8:], "little"),
         )
         yield from (w & low for w in word if w & low < ring.modulus)
         block += 1
@@ -122,13 +123,20 @@ def test_a_mask_is_uniform(ring: Ring) -> None:
 
 
 @settings(max_examples=25)
-@given(st.sampled_from(RINGS), st.integers(1, 20_000), st.lists(st.sampled_from([1, -1]), max_size=6), st.integers(0, 2**32))
+@given(
+    st.sampled_from(RINGS),
+    st.integers(1, 20_000),
+    st.lists(st.sampled_from([1, -1]), max_size=6),
+    st.integers(0, 2**32),
+)
 def test_masks_add_what_they_expand_to(ring: Ring, length: int, signs: list[int], seed: int) -> None:
     keys = [bytes([i]) * 16 for i in range(len(signs))]
     vector = random_vector(ring, length, seed)
     expected = [int(x) for x in vector]
     for key, sign in zip(keys, signs, strict=True):
-        expected = [(x + sign * int(m)) % ring.modulus for x, m in zip(expected, expand(ring, key, length), strict=True)]
+        expected = [
+            (x + sign * int(m)) % ring.modulus for x, m in zip(expected, expand(ring, key, length), strict=True)
+        ]
     apply_masks(vector, ring, [Mask(key, 1 if sign > 0 else -1) for key, sign in zip(keys, signs, strict=True)])
     assert vector.tolist() == expected
 

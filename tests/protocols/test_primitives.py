@@ -86,7 +86,12 @@ def test_a_public_key_of_low_order_is_forged(point: str) -> None:
         AgreementKey.generate(os.urandom).agree(bytes.fromhex(point))
 
 
-@given(st.binary(min_size=1, max_size=64), st.text(max_size=9), st.lists(st.binary(max_size=9), max_size=3), st.integers(1, 99))
+@given(
+    st.binary(min_size=1, max_size=64),
+    st.text(max_size=9),
+    st.lists(st.binary(max_size=9), max_size=3),
+    st.integers(1, 99),
+)
 def test_derivation_is_hkdf_of_rfc_5869_with_the_digest_as_info(
     secret: bytes, label: str, context: list[bytes], length: int
 ) -> None:

@@ -163,6 +163,7 @@ def test_too_few_keys_end_the_set_up() -> None:
 
 def test_requests_out_of_turn_are_refused() -> None:
     coordinator, owners = enrolled("ckks")
+    coordinator.round(direct(owners))
     assert decode(owners[0].handle(encode(CatchUpRequest(0))), Refusal).reason == "protocol"
     fresh = client("ada")
     assert decode(fresh.handle(encode(CatchUpRequest(1))), Refusal).reason == "protocol"

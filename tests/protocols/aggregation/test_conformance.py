@@ -25,7 +25,9 @@ counts = st.integers(3, 7)
 def silences(count: int) -> st.SearchStrategy[dict[str, int]]:
     """From which exchange on each client is silent; most of them never."""
     first = st.sampled_from([NEVER] * 5 + [0, 1, 2, 3, 4])
-    return st.lists(first, min_size=count, max_size=count).map(lambda exchanges: dict(zip(names(count), exchanges, strict=True)))
+    return st.lists(first, min_size=count, max_size=count).map(
+        lambda exchanges: dict(zip(names(count), exchanges, strict=True))
+    )
 
 
 def expected(cell: str, silent: dict[str, int]) -> tuple[str, ...] | None:
@@ -51,12 +53,16 @@ def outcome(cohort: Cohort, silent: dict[str, int]) -> Aggregate | RoundAborted:
 @given(st.data(), counts, st.integers(0, 2**32))
 def test_all_cells_give_the_same_aggregate_under_any_dropout(data: st.DataObject, count: int, seed: int) -> None:
     silent = data.draw(silences(count))
-    weights = dict(zip(names(count), data.draw(st.lists(st.floats(2**-6, 1), min_size=count, max_size=count)), strict=True))
+    weights = dict(
+        zip(names(count), data.draw(st.lists(st.floats(2**-6, 1), min_size=count, max_size=count)), strict=True)
+    )
     decoded = []
     for cell in CELLS:
         cohort = make(cell, count, inputs=updates(count, 6, seed), weights=weights)
         result, contributors = outcome(cohort, silent), expected(cell, silent)
-        first_silent = {name: f"exchange {cell_step(cell, first)}" for name, first in silent.items() if first <= Step.UNMASK}
+        first_silent = {
+            name: f"exchange {cell_step(cell, first)}" for name, first in silent.items() if first <= Step.UNMASK
+        }
         if contributors is None:
             assert isinstance(result, RoundAborted)
             assert result.faults == {}
@@ -65,10 +71,12 @@ def test_all_cells_give_the_same_aggregate_under_any_dropout(data: st.DataObject
         assert isinstance(result, Aggregate)
         assert result.contributors == contributors
         assert result.faults == {}
-        assert dict(result.dropped) == {name: exchange for name, exchange in first_silent.items() if exchange != "exchange 9"}
+        assert dict(result.dropped) == {
+            name: exchange for name, exchange in first_silent.items() if exchange != "exchange 9"
+        }
         assert cohort.is_right(result)
         decoded.append(cohort.decoded(result))
-    # Each is within its own tolerance of the truth, so any two are within their sum; this is what federated averaging sees.
+    # Each is within its own tolerance of the truth, so any two are within their sum.
     assert all(np.abs(one - other).max() < 1e-5 for one in decoded for other in decoded)
 
 
@@ -90,7 +98,9 @@ def test_one_dropout_of_five_at_any_exchange_is_survived(cell: str, step: Step) 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("step", list(Step)[:5])
-def test_two_dropouts_of_five_abort_unless_they_leave_before_the_key_list_or_are_not_needed(cell: str, step: Step) -> None:
+def test_two_dropouts_of_five_abort_unless_they_leave_before_the_key_list_or_are_not_needed(
+    cell: str, step: Step
+) -> None:
     """t is 4 of 5. Two that never came leave a cohort of 3 with t = 3."""
     cohort = make(cell)
     result = outcome(cohort, {"c0": step, "c4": step})

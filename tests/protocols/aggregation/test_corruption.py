@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -224,7 +226,7 @@ def whole_round(cell: str) -> Wire:
 
 @st.composite
 def foreign_requests(draw: st.DrawFn, cell: str) -> bytes:
-    """Garbage; real messages, cut and joined; well-formed ones with any content; and ones that a dishonest peer signed."""
+    """Garbage; real messages, cut and joined; well-formed ones with any content; ones that a dishonest peer signed."""
     wire = whole_round(cell)
     real = st.sampled_from(sorted(wire.requests.values()) + sorted(wire.replies.values()))
     cohort = make(cell, attempt=2)
@@ -254,9 +256,7 @@ def foreign_requests(draw: st.DrawFn, cell: str) -> bytes:
     return draw(st.one_of(st.binary(max_size=60), framed, spliced, real, messages.map(encode)))
 
 
-def packed(body: Message) -> bytes:
-    import msgspec
-
+def packed(body: msgspec.Struct) -> bytes:
     return msgspec.msgpack.encode(body)
 
 
@@ -269,8 +269,6 @@ def keys_of(wire: Wire, cell: str) -> bytes:
 @settings(max_examples=150)
 @given(data=st.data())
 def test_a_client_raises_nothing_but_protocol_errors_and_is_spent_then(cell: str, data: st.DataObject) -> None:
-    import copy
-
     wire = whole_round(cell)
     step = data.draw(st.sampled_from(steps_of(cell)))
     client: AggregationClient = copy.copy(wire.before[step, VICTIM])

@@ -189,7 +189,7 @@ def test_one_move_and_the_original_recover_the_key() -> None:
 
 
 def test_encoding_the_same_update_again_is_a_fresh_encryption_so_the_attack_gives_nothing() -> None:
-    """By chance about one residue in 2**54 would agree. A re-sent upload is the same bytes and gives no second equation."""
+    """By chance one residue in 2**54 would agree. A re-sent upload is the same bytes: no second equation."""
     ckks, s = coder(DEGREE), ckks_key().secret
     update = np.full(DEGREE, 1.25)
     encoded = [ckks.encode(update, 1.0, SESSION, "c1", os.urandom) for _ in range(2)]
@@ -220,13 +220,15 @@ def test_a_decryption_under_a_chosen_c1_is_the_key_itself() -> None:
 
 
 def test_a_small_change_of_c1_recovers_the_key_from_a_decryption_that_passes_every_check() -> None:
-    """2**34 added to the constant coefficient of c1 adds s / 64 to the message: within the bound, far above the grid."""
+    """2**34 added to the constant coefficient of c1 adds s / 64: within the bound, and far above the grid."""
     ckks = coder(DEGREE, bound=64.0)
     p, s = ckks.parameters, ckks_key().secret
     total, uploads = encoded_sum(ckks, [np.linspace(-1, 1, DEGREE)] * 3)
     a = ckks._sum_of_a(uploads)
     assert p.scale == 2.0**40 or p.scale * 2**-34 >= 4
-    tampered = (a + np.uint64(1 << 34)) % np.uint64(PRIME)  # a constant polynomial is the same in every evaluation point
+    tampered = (a + np.uint64(1 << 34)) % np.uint64(
+        PRIME
+    )  # a constant polynomial is the same in every evaluation point
 
     def decrypted(c1: RingVector) -> np.ndarray:
         values = np.rint(ckks._decrypt(total, c1) / p.grid) * p.grid

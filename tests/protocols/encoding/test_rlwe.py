@@ -14,7 +14,9 @@ PRIMES = [PRIME, 40961, 3, 18014398509481951]  # the last is 2**54 - 33, the lar
 
 
 def elements(prime: int) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.one_of(st.sampled_from([0, 1, prime - 1, prime // 2]), st.integers(0, prime - 1)), min_size=4, max_size=4)
+    return st.lists(
+        st.one_of(st.sampled_from([0, 1, prime - 1, prime // 2]), st.integers(0, prime - 1)), min_size=4, max_size=4
+    )
 
 
 def test_the_prime_is_the_largest_below_2_to_54_with_a_transform_of_this_degree() -> None:

@@ -1,0 +1,498 @@
+"""What a client refuses from a dishonest server or peer, and what it never says."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from protocols import shamir
+from protocols.aggregation.client import AggregationClient
+from protocols.aggregation.messages import (
+    Advertised,
+    ConsistencyRequest,
+    Dealt,
+    Envelope,
+    Header,
+    InputRequest,
+    KeysRequest,
+    Opened,
+    Relayed,
+    SharePair,
+    SharesRequest,
+    Signed,
+    UnmaskRequest,
+    envelope,
+)
+from protocols.aggregation.secrets import commitment
+from protocols.aggregation.server import AggregationServer
+from protocols.aggregation.session import Context, Roster, Step, Terms
+from protocols.aggregation.states import Advertising, Cohort, Consenting, Contribution, Masked, Sharing
+from protocols.base import ClientId
+from protocols.encoding.fixedpoint import FixedPoint
+from protocols.errors import ConfigurationError, Forged, Inconsistent, MalformedMessage, RoundAborted, SessionSpent
+from protocols.graph import CohortRules
+from protocols.primitives import AgreementKey, Identity
+from protocols.wire import decode, encode
+from tests.protocols.cohort import CELLS, MASKED, Wire, clean_run, encoding, identity, make, names, roster, steps_of
+
+LOW_ORDER = bytes(32)
+
+
+@pytest.fixture
+def wire() -> Wire:
+    """A whole secagg round of five (t = 4), with every client as it was before each exchange."""
+    return clean_run(make("secagg"))
+
+
+def client(wire: Wire, step: Step, name: ClientId = "c1") -> AggregationClient:
+    return copy.copy(wire.before[step, name])
+
+
+def reply(wire: Wire, step: Step, name: ClientId) -> Envelope:
+    return decode(wire.replies[step, name], Envelope)
+
+
+# ---- exchange 1: the key list
+
+
+def key_list(wire: Wire) -> list[Envelope]:
+    return list(decode(wire.requests[Step.SHARES, "c1"], SharesRequest).advertised)
+
+
+def advertise(name: ClientId, mask_key: bytes, share_key: bytes, signer: ClientId | None = None) -> Envelope:
+    header = Header(make("secagg").terms.session, Step.KEYS, name, b"", b"", ())
+    return envelope(identity(signer or name), header, [msgspec.msgpack.encode(Advertised(mask_key, share_key, b""))])
+
+
+def fresh() -> bytes:
+    return AgreementKey.generate(os.urandom).public
+
+
+def tampered_lists(listed: list[Envelope]) -> dict[str, tuple[list[Envelope], type[Exception]]]:
+    theirs = msgspec.msgpack.decode(listed[0].parts[0], type=Advertised)
+    own = msgspec.msgpack.decode(listed[1].parts[0], type=Advertised)
+    return {
+        "own keys missing": ([listed[0], *listed[2:]], Inconsistent),
+        "own keys swapped": ([listed[0], advertise("c1", fresh(), fresh()), *listed[2:]], Inconsistent),
+        "own keys re-signed": ([listed[0], advertise("c1", own.mask_key, own.share_key), *listed[2:]], Inconsistent),
+        "own keys signed by another": ([listed[0], advertise("c1", fresh(), fresh(), "c3"), *listed[2:]], Forged),
+        "one client twice": ([listed[0], *listed], Inconsistent),
+        "one client with two lists of keys": (
+            [listed[0], advertise("c0", fresh(), fresh()), *listed[1:]],
+            Inconsistent,
+        ),
+        "unsorted": (listed[::-1], Inconsistent),
+        "below the minimum": (listed[:2], Inconsistent),
+        "empty": ([], Inconsistent),
+        "a key of another client": ([*listed[:4], advertise("c4", theirs.mask_key, fresh())], Inconsistent),
+        "this client's own key": ([*listed[:4], advertise("c4", fresh(), own.share_key)], Inconsistent),
+        "one key for both": ([*listed[:4], advertise("c4", *[fresh()] * 2)], Inconsistent),
+        "a share key of low order": ([*listed[:4], advertise("c4", fresh(), LOW_ORDER)], Forged),
+        "a share key of another length": ([*listed[:4], advertise("c4", fresh(), b"short")], Forged),
+        "a stranger": ([*listed, advertise("c9", fresh(), fresh())], Inconsistent),
+        "an unsigned key": ([*listed[:4], Envelope(listed[4].signed, (listed[3].parts[0],))], Forged),
+        "no keys": ([*listed[:4], envelope(identity("c4"), replaced(listed[4]), [])], MalformedMessage),
+    }
+
+
+def replaced(signed: Envelope, **changes: object) -> Header:
+    return msgspec.structs.replace(signed.signed.authenticate(roster(5)), **changes)
+
+
+@pytest.mark.parametrize("case", tampered_lists([advertise(name, fresh(), fresh()) for name in names(5)]))
+def test_a_tampered_key_list_is_refused(wire: Wire, case: str) -> None:
+    listed, error = tampered_lists(key_list(wire))[case]
+    victim = client(wire, Step.SHARES)
+    with pytest.raises(error):
+        victim.handle(encode(SharesRequest(tuple(listed))))
+    with pytest.raises(SessionSpent):
+        victim.handle(wire.requests[Step.SHARES, "c1"])
+
+
+def test_a_shorter_key_list_above_the_minimum_is_another_cohort_with_its_own_threshold(wire: Wire) -> None:
+    victim = client(wire, Step.SHARES)
+    victim.handle(encode(SharesRequest(tuple(key_list(wire)[:4]))))
+    assert isinstance(victim._state, Sharing)
+    assert victim._state.cohort.threshold == 3
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_server_drops_unusable_keys_before_it_relays_them(cell: str) -> None:
+    """Without masks there are no keys to look at."""
+    own = decode(clean_run(make(cell)).replies[Step.KEYS, "c0"], Envelope)
+    stolen = msgspec.msgpack.decode(own.parts[0], type=Advertised).mask_key
+    same = fresh()
+    for bad in ((LOW_ORDER, fresh()), (fresh(), LOW_ORDER), (b"", fresh()), (stolen, fresh()), (same, same)):
+        cohort = make(cell)
+        header = Header(cohort.terms.session, Step.KEYS, "c3", b"", b"", ())
+        forged = encode(envelope(identity("c3"), header, [msgspec.msgpack.encode(Advertised(*bad, b""))]))
+
+        def swap(step: Step, name: ClientId, data: bytes, forged: bytes = forged, own: Envelope = own) -> bytes:
+            return {"c3": forged, "c0": encode(own)}.get(name, data) if step == Step.KEYS else data
+
+        server = AggregationServer(cohort.terms, dict.fromkeys(cohort.clients, b""))
+        requests = server.advance(Wire(cohort.clients, on_reply=swap)(server.open()))
+        assert ("c3" in requests) == (cell not in MASKED)
+        assert ("c3" in server.faults) == (cell in MASKED)
+
+
+class LowOrder(AggregationClient):
+    """Advertises a mask key of low order, so that its pairwise masks would be known to all."""
+
+    def _advertise(self) -> tuple[Advertising, Envelope]:  # type: ignore[override]
+        state, honest = super()._advertise()
+        assert isinstance(state, Advertising)
+        body = msgspec.structs.replace(msgspec.msgpack.decode(honest.parts[0], type=Advertised), mask_key=LOW_ORDER)
+        own = self._envelope(Step.KEYS, b"", [msgspec.msgpack.encode(body)])
+        return replace(state, own=own), own
+
+
+def test_a_mask_key_of_low_order_is_refused_before_the_update_is_asked_for() -> None:
+    """A server that relays what it should have dropped gets nothing, and nobody pays privacy for it."""
+    cohort = make("secagg", types={"c4": LowOrder})
+    listed = tuple(decode(each.handle(encode(KeysRequest(b""))), Envelope) for each in cohort.clients.values())
+    dealt = {n: decode(each.handle(encode(SharesRequest(listed))), Envelope) for n, each in cohort.clients.items()}
+    relayed = tuple(
+        Relayed(dealt[peer].signed, dealt[peer].parts[part]) for peer, part in (("c0", 1), ("c2", 2), ("c3", 2))
+    )
+    copy.copy(cohort.clients["c1"]).handle(encode(InputRequest(relayed)))
+    assert cohort.asked_for_update == ["c1"]  # without c4 all is well
+    with pytest.raises(Forged, match="low order"):
+        cohort.clients["c1"].handle(encode(InputRequest((*relayed, Relayed(dealt["c4"].signed, dealt["c4"].parts[2])))))
+    assert cohort.asked_for_update == ["c1"]
+
+
+# ---- exchange 1: another plan, another model
+
+
+def other_terms(terms: Terms, case: str) -> Terms:
+    context = terms.context
+    return {
+        "run": replace(terms, context=msgspec.structs.replace(context, run="another")),
+        "round": replace(terms, context=msgspec.structs.replace(context, round=2)),
+        "attempt": replace(terms, context=msgspec.structs.replace(context, attempt=2)),
+        "plan": replace(terms, context=msgspec.structs.replace(context, configuration=b"another")),
+        "model": replace(terms, context=msgspec.structs.replace(context, model=b"another")),
+        "key": replace(terms, context=msgspec.structs.replace(context, key_id=b"another")),
+        "rules": replace(terms, rules=CohortRules(4)),
+        "layout": replace(terms, layout=FixedPoint(6, 3.0, 5).layout),
+        "masks": replace(terms, masked=False),
+    }[case]
+
+
+DIFFERENCES = ["run", "round", "attempt", "plan", "model", "key", "rules", "layout", "masks"]
+
+
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_a_client_with_other_terms_is_refused_by_its_peers_whatever_the_server_does(wire: Wire, case: str) -> None:
+    """A server that gives clients different models, bounds or rules gets no answer in exchange 1, so no input."""
+    terms = other_terms(make("secagg").terms, case)
+    stranger = AggregationClient("c4", identity("c4"), terms, coder_of(terms), Contribution(lambda: [0.0] * 6))  # type: ignore[arg-type,return-value]
+    theirs = decode(stranger.handle(encode(KeysRequest(b""))), Envelope)
+    with pytest.raises(Inconsistent, match="another session"):
+        client(wire, Step.SHARES).handle(encode(SharesRequest((*key_list(wire)[:4], theirs))))
+
+
+def coder_of(terms: Terms) -> FixedPoint:
+    return FixedPoint(6, 3.0, 5) if terms.layout == FixedPoint(6, 3.0, 5).layout else encoding("secagg", 6, 5)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_honest_server_drops_a_client_with_another_model(cell: str) -> None:
+    cohort = make(cell, models={"c2": b"another model"})
+    aggregate = cohort.run(Wire(cohort.clients))
+    assert set(aggregate.faults) == {"c2"} and "another session" in aggregate.faults["c2"]
+    assert dict(aggregate.dropped) == {"c2": "exchange 0"}
+    assert cohort.is_right(aggregate)
+
+
+def test_every_difference_in_terms_is_another_session() -> None:
+    terms = make("secagg").terms
+    sessions = {terms.session, *(other_terms(terms, case).session for case in DIFFERENCES)}
+    assert len(sessions) == 1 + len(DIFFERENCES)
+    assert all(len(session) == 32 for session in sessions)
+
+
+def test_terms_that_contradict_themselves_are_refused() -> None:
+    terms = make("secagg").terms
+    with pytest.raises(ConfigurationError, match="roster"):
+        replace(terms, roster=roster(4))
+    with pytest.raises(ConfigurationError, match="overflow"):
+        replace(terms, layout=FixedPoint(6, 4.0, 4).layout)
+    with pytest.raises(ConfigurationError, match="public key"):
+        Roster({"a": bytes(32), "b": bytes(32)})
+    with pytest.raises(ConfigurationError, match="roster"):
+        AggregationClient("c1", identity("c2"), terms, encoding("secagg", 6, 5), Contribution(lambda: [0.0]))  # type: ignore[arg-type,return-value]
+    with pytest.raises(ConfigurationError, match="encoding"):
+        AggregationClient("c1", identity("c1"), terms, encoding("secagg", 7, 5), Contribution(lambda: [0.0]))  # type: ignore[arg-type,return-value]
+
+
+def test_shamir_points_are_places_in_the_whole_roster() -> None:
+    """So that they do not depend on who came, and two cohorts of one session could not mix their shares up."""
+    members = Roster({"b": b"2", "a": b"1", "c": b"3"})
+    assert members.points(["c", "a"]) == {"c": 3, "a": 1}
+    assert [members.point(name) for name in "abc"] == [1, 2, 3]
+    assert Roster({"a": b"1", "b": b"2", "c": b"3"}).digest == members.digest
+    assert Roster({"a": b"2", "b": b"1", "c": b"3"}).digest != members.digest
+
+
+# ---- exchange 2: shares
+
+
+def dealt_to(wire: Wire) -> list[Relayed]:
+    return list(decode(wire.requests[Step.INPUT, "c1"], InputRequest).dealt)
+
+
+def test_missing_shares_below_the_threshold_are_refused_and_above_it_are_dropouts(wire: Wire) -> None:
+    assert client(wire, Step.INPUT).handle(encode(InputRequest(tuple(dealt_to(wire)[:3]))))
+    for few in (dealt_to(wire)[:2], []):
+        with pytest.raises(Inconsistent, match="needed"):
+            client(wire, Step.INPUT).handle(encode(InputRequest(tuple(few))))
+
+
+def test_shares_that_come_twice_or_are_for_another_are_refused(wire: Wire) -> None:
+    dealt = dealt_to(wire)
+    others = decode(wire.requests[Step.INPUT, "c2"], InputRequest).dealt
+    own = Relayed(reply(wire, Step.SHARES, "c1").signed, reply(wire, Step.SHARES, "c1").parts[1])
+    for bad, error in (
+        ([dealt[0], *dealt], Inconsistent),
+        ([others[0], *dealt[1:]], Forged),  # what c0 dealt to c2
+        ([Relayed(dealt[0].signed, dealt[1].part), *dealt[1:]], Forged),
+        ([own, *dealt], Inconsistent),
+        ([Relayed(Signed(dealt[0].signed.header, bytes(64)), dealt[0].part), *dealt[1:]], Forged),
+    ):
+        with pytest.raises(error):
+            client(wire, Step.INPUT).handle(encode(InputRequest(tuple(bad))))
+
+
+class WrongShares(AggregationClient):
+    """Deals shares of its self seed and mask key that lie on polynomials of other secrets, rightly committed to."""
+
+    def _deal(self, key: AgreementKey, cohort: Cohort, receiver: ClientId, pair: SharePair) -> bytes:
+        points = self._terms.roster.points(cohort.members)
+        wrong = shamir.split(bytes([7]) * 32, cohort.threshold, list(points.values()), lambda count: bytes([9]) * count)
+        return super()._deal(key, cohort, receiver, SharePair(wrong[points[receiver]], wrong[points[receiver]]))
+
+
+class ShortShares(AggregationClient):
+    """Deals shares that are no field elements, rightly committed to."""
+
+    def _deal(self, key: AgreementKey, cohort: Cohort, receiver: ClientId, pair: SharePair) -> bytes:
+        return super()._deal(key, cohort, receiver, SharePair(b"short", b"\xff" * 33))
+
+
+class Uncommitted(AggregationClient):
+    """Deals one receiver a share that it did not commit to."""
+
+    def _deal(self, key: AgreementKey, cohort: Cohort, receiver: ClientId, pair: SharePair) -> bytes:
+        dealt = super()._deal(key, cohort, receiver, pair)
+        if receiver != "c0":
+            return dealt
+        return msgspec.msgpack.encode(
+            msgspec.structs.replace(msgspec.msgpack.decode(dealt, type=Dealt), seed_commitment=bytes(32))
+        )
+
+
+class WrongOpening(AggregationClient):
+    """Opens another share of c0 than it was dealt."""
+
+    def _unmask(self, state: Consenting, request: UnmaskRequest) -> tuple[object, Envelope]:  # type: ignore[override]
+        spent, honest = super()._unmask(state, request)
+        opened = msgspec.msgpack.decode(honest.parts[0], type=Opened).shares
+        body = Opened((("c0", bytes(33)), *opened[1:]))
+        return spent, self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(body)])
+
+
+@pytest.mark.parametrize("dishonest", [WrongShares, ShortShares])
+@pytest.mark.parametrize("silent", [{}, {"c2": int(Step.INPUT)}])
+@pytest.mark.parametrize("cell", MASKED)
+def test_a_dealer_of_bad_shares_aborts_the_attempt_and_is_named(
+    cell: str, dishonest: type[AggregationClient], silent: dict[str, int]
+) -> None:
+    """Both secrets: its self seed where it survives, its mask key where it drops out."""
+    cohort = make(cell, types={"c2": dishonest})
+    with pytest.raises(RoundAborted) as aborted:
+        cohort.run(Wire(cohort.clients, silent))
+    assert set(aborted.value.faults) == {"c2"}
+    assert "c2" in str(aborted.value)
+
+
+def test_who_gets_a_share_that_was_not_committed_to_blames_the_dealer() -> None:
+    cohort = make("secagg", types={"c2": Uncommitted})
+    wire = Wire(cohort.clients)
+    aggregate = cohort.run(wire)
+    refusal = wire.refusals["c0"]
+    assert isinstance(refusal, Forged) and refusal.blamed == "c2"
+    assert aggregate.contributors == ("c1", "c2", "c3", "c4") and cohort.is_right(aggregate)
+
+
+@pytest.mark.parametrize("cell", MASKED)
+def test_who_opens_a_share_that_it_was_not_dealt_is_named_and_not_needed(cell: str) -> None:
+    cohort = make(cell, types={"c3": WrongOpening})
+    aggregate = cohort.run(Wire(cohort.clients))
+    assert set(aggregate.faults) == {"c3"} and "c0" in aggregate.faults["c3"]
+    assert cohort.is_right(aggregate)
+
+
+# ---- exchanges 3 and 4: one survivor set, and one share of each peer
+
+
+@pytest.mark.parametrize(
+    "survivors",
+    [
+        ("c0", "c1", "c2"),  # below t
+        ("c0", "c2", "c3", "c4"),  # not this client
+        ("c0", "c1", "c2", "c3", "c9"),  # who dealt nothing
+        ("c1", "c0", "c2", "c3"),  # unsorted
+        ("c0", "c0", "c1", "c2", "c3"),
+        (),
+    ],
+)
+def test_an_impossible_survivor_set_is_not_signed(wire: Wire, survivors: tuple[str, ...]) -> None:
+    with pytest.raises(Inconsistent):
+        client(wire, Step.CONSISTENCY).handle(encode(ConsistencyRequest(survivors)))
+
+
+def consent(wire: Wire, name: ClientId, survivors: Sequence[ClientId]) -> tuple[AggregationClient, Signed]:
+    consenting = client(wire, Step.CONSISTENCY, name)
+    signed = decode(consenting.handle(encode(ConsistencyRequest(tuple(survivors)))), Envelope).signed
+    return consenting, signed
+
+
+def test_only_enough_signatures_over_the_very_same_survivors_open_shares(wire: Wire) -> None:
+    everyone, four = names(5), ("c0", "c1", "c2", "c3")
+    victim, own = consent(wire, "c1", everyone)
+    same = [consent(wire, name, everyone)[1] for name in ("c0", "c2", "c3")]
+    other = consent(wire, "c0", four)[1]
+    inputs = [reply(wire, Step.INPUT, name).signed for name in everyone]
+    refused: list[list[Signed]] = [
+        [],
+        [own, *same[:2]],  # t - 1
+        [own, *same[:2], same[1]],  # one of them twice
+        [own, *same[1:], other],  # enough, but one over another set
+        [*same, own, same[0]],
+        inputs,  # enough, but of another exchange
+        [own, *same[:2], Signed(same[2].header, bytes(64))],
+    ]
+    for consents in refused:
+        with pytest.raises((Inconsistent, Forged)):
+            copy.copy(victim).handle(encode(UnmaskRequest(tuple(consents))))
+    assert victim.handle(encode(UnmaskRequest((own, *same))))
+
+
+@pytest.mark.parametrize("told_everyone", range(6))
+def test_a_server_that_shows_two_survivor_sets_never_opens_both(wire: Wire, told_everyone: int) -> None:
+    """t = 4 of 5: two sets cannot both get four signatures, however the server divides the clients between them."""
+    everyone, four = names(5), names(4)
+    shown = {name: everyone if place < told_everyone else four for place, name in enumerate(everyone)}
+    signed = {name: consent(wire, name, shown[name]) for name in everyone if name in shown[name]}
+    opened = {everyone: 0, four: 0}
+    for survivors in opened:
+        signatures = tuple(signature for name, (_, signature) in signed.items() if shown[name] == survivors)
+        for consenting, _ in signed.values():
+            with suppress(Inconsistent):
+                copy.copy(consenting).handle(encode(UnmaskRequest(signatures)))
+                opened[survivors] += 1
+    # Four signatures come together only if all of c0 to c3 were told the same; the other set then has one at most.
+    assert sorted(opened.values()) == [0, {0: 4, 4: 4, 5: 5}.get(told_everyone, 0)]
+
+
+@pytest.mark.parametrize("dropped", [(), ("c4",)])
+def test_exactly_one_of_two_shares_of_each_peer_leaves_and_nothing_afterwards(dropped: tuple[str, ...]) -> None:
+    cohort = make("secagg")
+    wire = Wire(cohort.clients, dict.fromkeys(dropped, int(Step.INPUT)))
+    cohort.run(wire)
+    state = wire.before[Step.UNMASK, "c1"]._state
+    assert isinstance(state, Consenting)
+    opened = msgspec.msgpack.decode(reply(wire, Step.UNMASK, "c1").parts[0], type=Opened).shares
+    assert [name for name, _ in opened] == list(names(5))
+    for name, share in opened:
+        pair = state.held[name]
+        kept = pair.seed if name in dropped else pair.key
+        assert share == (pair.key if name in dropped else pair.seed)
+        assert all(kept not in answer for (_, sender), answer in wire.replies.items() if sender == "c1")
+    for request in (wire.requests[Step.UNMASK, "c1"], wire.requests[Step.KEYS, "c1"]):
+        with pytest.raises(SessionSpent):
+            wire.clients["c1"].handle(request)
+
+
+def test_the_fewest_shares_that_leave_do_not_open_a_survivors_mask_key(wire: Wire) -> None:
+    """All that a server ever holds of c1's mask key are its public half and sealed shares."""
+    sharing = wire.before[Step.INPUT, "c1"]._state
+    assert isinstance(sharing, Sharing)
+    on_the_wire = b"".join([*wire.requests.values(), *wire.replies.values()])
+    assert sharing.mask.public in on_the_wire
+    assert sharing.mask.secret not in on_the_wire and sharing.self_seed not in on_the_wire
+    masked = [wire.before[Step.CONSISTENCY, name]._state for name in names(5)]
+    for state in masked:
+        assert isinstance(state, Masked)
+        assert state.held["c1"].key not in on_the_wire
+        assert state.held["c1"].seed in on_the_wire  # the seed's are opened, c1 survived
+
+
+# ---- order and end
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_each_request_is_answered_in_its_state_only(cell: str) -> None:
+    wire = clean_run(make(cell))
+    for state in steps_of(cell):
+        for request in steps_of(cell):
+            candidate = client(wire, state)
+            if state == request:
+                candidate.handle(wire.requests[request, "c1"])
+            else:
+                with pytest.raises(SessionSpent):
+                    candidate.handle(wire.requests[request, "c1"])
+                with pytest.raises(SessionSpent):
+                    candidate.handle(wire.requests[state, "c1"])
+
+
+def test_masks_cannot_be_switched_off_by_a_message() -> None:
+    """A masked session does not answer the request of an unmasked one, and the other way round."""
+    masked, plain = clean_run(make("secagg")), clean_run(make("plain"))
+    for step in (Step.SHARES, Step.INPUT):
+        with pytest.raises((SessionSpent, Inconsistent)):
+            client(masked, step).handle(plain.requests[Step.INPUT, "c1"])
+    with pytest.raises(SessionSpent):
+        client(plain, Step.INPUT).handle(masked.requests[Step.SHARES, "c1"])
+    with pytest.raises(SessionSpent):
+        client(plain, Step.INPUT).handle(masked.requests[Step.INPUT, "c1"])
+
+
+# ---- secrets
+
+
+def test_no_state_prints_a_secret(wire: Wire) -> None:
+    state = wire.before[Step.INPUT, "c1"]._state
+    keys = wire.before[Step.SHARES, "c1"]._state
+    final = wire.before[Step.UNMASK, "c1"]._state
+    assert isinstance(state, Sharing) and isinstance(keys, Advertising) and isinstance(final, Consenting)
+    secrets = [state.mask.secret, state.share.secret, state.self_seed, keys.mask.secret]
+    secrets += [share for pair in final.held.values() for share in (pair.seed, pair.key)]
+    shown = [wire.before[step, "c1"]._state for step in steps_of("secagg")]
+    shown += [wire.before[Step.KEYS, "c1"], wire.before[Step.KEYS, "c1"]._contribution, state.own, final.held["c0"]]  # type: ignore[list-item]
+    for thing in shown:
+        text = f"{thing!r} {thing!s}"
+        assert not any(repr(secret)[2:-1] in text or secret.hex() in text for secret in secrets)
+
+
+def test_a_commitment_binds() -> None:
+    assert commitment(b"a") != commitment(b"b") and len(commitment(b"")) == 32
+
+
+def test_a_session_of_strangers_is_refused() -> None:
+    """An identity that is not pinned gives its envelopes no weight, whatever name it takes."""
+    terms = make("secagg").terms
+    header = Header(terms.session, Step.KEYS, "c1", b"", b"", ())
+    forged = envelope(Identity(bytes(32)), header, [b""])
+    with pytest.raises(Forged):
+        forged.open(terms.roster, terms.session, Step.KEYS, "c1")
+    context = Context("run", 1, 1, b"plan", terms.roster.digest, b"model")
+    assert context.session == make("secagg").terms.context.session

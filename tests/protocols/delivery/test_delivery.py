@@ -1,0 +1,359 @@
+"""Handing a key or a model from one client to others through a server that must not read or replace it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocols.aggregation.messages import Envelope, Header, Refusal, Signed, envelope
+from protocols.aggregation.session import Roster
+from protocols.base import ClientId, Messages, drive
+from protocols.delivery.client import give, join, parts_by_receiver, receive
+from protocols.delivery.messages import (
+    CatchUpRequest,
+    InstallModelRequest,
+    JoinRequest,
+    MakeKeyRequest,
+    Package,
+    Purpose,
+    ReceiveKeyRequest,
+    SealModelRequest,
+    catch_up,
+    key_setup,
+)
+from protocols.delivery.server import Delivered, DeliveryServer, Requests
+from protocols.errors import Forged, Inconsistent, MalformedMessage, ProtocolError, RoundAborted
+from protocols.primitives import AgreementKey, Identity, hashes
+from protocols.wire import Message, decode, encode
+from tests.protocols.cohort import identity, names, roster
+
+ROSTER = roster(4)
+PURPOSE = key_setup("run", b"plan", ROSTER)
+SECRET = bytes(range(100, 164))
+
+
+@dataclass
+class Party:
+    """A client of a key set-up, from the pieces that a real one is made of."""
+
+    name: ClientId
+    key: AgreementKey = field(default_factory=lambda: AgreementKey.generate(os.urandom))
+    secret: bytes = b""
+
+    def joined(self, purpose: Purpose = PURPOSE) -> Envelope:
+        return join(self.name, identity(self.name), purpose, self.key)
+
+    def given(self, joined: list[Envelope], purpose: Purpose = PURPOSE, members: Roster = ROSTER) -> Envelope:
+        return give(self.name, identity(self.name), purpose, members, joined, b"about", SECRET, os.urandom)
+
+    def received(self, signed: Signed, part: bytes, purpose: Purpose = PURPOSE) -> tuple[Package, bytes]:
+        return receive(self.name, purpose, ROSTER, self.key, signed, part)
+
+    def handle(self, request: bytes) -> bytes:
+        match request[3]:
+            case JoinRequest.KIND:
+                return encode(self.joined())
+            case MakeKeyRequest.KIND:
+                return encode(self.given(list(decode(request, MakeKeyRequest).joined)))
+            case _:
+                message = decode(request, ReceiveKeyRequest)
+                package, self.secret = self.received(message.signed, message.part)
+                header = Header(PURPOSE.session, PURPOSE.receive, self.name, b"", b"", ())
+                return encode(envelope(identity(self.name), header, [package.about]))
+
+
+@pytest.fixture
+def parties() -> dict[ClientId, Party]:
+    return {name: Party(name) for name in names(4)}
+
+
+def package_for(parties: dict[ClientId, Party], receiver: ClientId) -> tuple[Signed, bytes]:
+    given = parties["c0"].given([party.joined() for party in parties.values()])
+    return given.signed, parts_by_receiver(given)[receiver]
+
+
+# ---- what a receiver takes
+
+
+def test_each_receiver_gets_the_secret_and_what_it_is_about(parties: dict[ClientId, Party]) -> None:
+    given = parties["c0"].given([party.joined() for party in parties.values()])
+    for name, part in parts_by_receiver(given).items():
+        package, secret = parties[name].received(given.signed, part)
+        assert secret == SECRET and package.about == b"about"
+    assert SECRET not in encode(given) and all(party.key.secret not in encode(given) for party in parties.values())
+
+
+def test_a_package_that_no_roster_member_signed_is_refused(parties: dict[ClientId, Party]) -> None:
+    """Or the server could seal a key of its own, and read everything."""
+    joined = [party.joined() for party in parties.values()]
+    for name in ("c0", "server"):
+        forged = give(name, Identity(bytes(32)), PURPOSE, ROSTER, joined, b"about", b"the server's own s", os.urandom)
+        with pytest.raises((Forged, Inconsistent)):
+            parties["c1"].received(forged.signed, parts_by_receiver(forged)["c1"])
+
+
+def test_a_part_that_the_giver_did_not_sign_is_refused(parties: dict[ClientId, Party]) -> None:
+    signed, part = package_for(parties, "c1")
+    own = parties["c3"].given([party.joined() for party in parties.values()])
+    package = msgspec.msgpack.decode(part, type=Package)
+    for bad in (
+        parts_by_receiver(own)["c1"],
+        msgspec.msgpack.encode(msgspec.structs.replace(package, about=b"another key")),
+        b"",
+    ):
+        with pytest.raises(Forged, match="signed"):
+            parties["c1"].received(signed, bad)
+
+
+def test_another_receivers_package_is_refused(parties: dict[ClientId, Party]) -> None:
+    signed, part = package_for(parties, "c2")
+    with pytest.raises(Inconsistent, match="another client"):
+        parties["c1"].received(signed, part)
+
+
+def test_a_package_for_an_earlier_one_use_key_is_refused(parties: dict[ClientId, Party]) -> None:
+    signed, part = package_for(parties, "c1")
+    parties["c1"].received(signed, part)
+    with pytest.raises(Inconsistent, match="one-use key"):
+        Party("c1").received(signed, part)
+
+
+def signed_package(parties: dict[ClientId, Party], **fields: object) -> tuple[Signed, bytes]:
+    """What a dishonest roster member could sign."""
+    _, part = package_for(parties, "c1")
+    package = msgspec.structs.replace(msgspec.msgpack.decode(part, type=Package), **fields)
+    forged = envelope(
+        identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", ()), [msgspec.msgpack.encode(package)]
+    )
+    return forged.signed, forged.parts[0]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"about": b"x"}, {"ephemeral": bytes(32)}, {"ephemeral": b""}, {"sealed": b""}, {"sealed": bytes(99)}]
+)
+def test_a_signed_package_that_does_not_open_is_forged(
+    parties: dict[ClientId, Party], fields: dict[str, bytes]
+) -> None:
+    with pytest.raises(Forged):
+        parties["c1"].received(*signed_package(parties, **fields))
+
+
+def test_a_package_of_one_giver_is_not_anothers(parties: dict[ClientId, Party]) -> None:
+    """c3 cannot sign c0's package as its own: the sealing names its giver."""
+    _, part = package_for(parties, "c1")
+    stolen = envelope(identity("c3"), Header(PURPOSE.session, PURPOSE.give, "c3", b"", b"", ()), [part])
+    with pytest.raises(Forged):
+        parties["c1"].received(stolen.signed, part)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        key_setup("another run", b"plan", ROSTER),
+        key_setup("run", b"another plan", ROSTER),
+        key_setup("run", b"plan", roster(3)),
+        catch_up("run", b"plan", ROSTER, 1),
+    ],
+)
+def test_a_delivery_for_another_purpose_is_refused(parties: dict[ClientId, Party], other: Purpose) -> None:
+    joined = [party.joined(other) for party in parties.values()]
+    given = parties["c0"].given(joined, other)
+    with pytest.raises(Inconsistent):
+        parties["c1"].received(given.signed, parts_by_receiver(given)["c1"])
+    with pytest.raises(Inconsistent):
+        parties["c0"].given(joined)
+
+
+def test_each_round_has_a_catch_up_of_its_own() -> None:
+    sessions = {catch_up("run", b"plan", ROSTER, round).session for round in range(5)}
+    assert len(sessions | {PURPOSE.session}) == 6
+
+
+@settings(max_examples=60)
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7), st.booleans(), st.binary(max_size=60))
+def test_a_receiver_raises_nothing_but_protocol_errors(place: float, bit: int, header: bool, garbage: bytes) -> None:
+    parties = {name: Party(name) for name in names(2)}
+    signed, part = package_for(parties, "c1")
+    target = bytearray(signed.header if header else part)
+    target[int(place * len(target))] ^= 1 << bit
+    flipped = (Signed(bytes(target), signed.signature), part) if header else (signed, bytes(target))
+    for bad in (
+        flipped,
+        (Signed(garbage, signed.signature), part),
+        (signed, garbage),
+        (Signed(signed.header, garbage), part),
+    ):
+        with pytest.raises(ProtocolError):
+            parties["c1"].received(*bad)
+
+
+# ---- what a giver gives to
+
+
+def test_a_giver_seals_to_nobody_who_did_not_sign_a_one_use_key(parties: dict[ClientId, Party]) -> None:
+    good = [party.joined() for party in parties.values()]
+    header = Header(PURPOSE.session, PURPOSE.join, "c1", b"", b"", ())
+    by_server = envelope(Identity(bytes(32)), header, [AgreementKey.generate(os.urandom).public])
+    swapped = Envelope(good[1].signed, (AgreementKey.generate(os.urandom).public,))
+    stranger = join("c9", identity("c9"), PURPOSE, AgreementKey.generate(os.urandom))
+    other_step = envelope(identity("c1"), msgspec.structs.replace(header, step=PURPOSE.receive), good[1].parts)
+    two = envelope(identity("c1"), header, [*good[1].parts, b""])
+    low_order = envelope(identity("c1"), header, [bytes(32)])
+    for bad in (by_server, swapped, stranger, other_step, two, low_order):
+        with pytest.raises((Forged, Inconsistent)):
+            parties["c0"].given([good[0], bad])
+    with pytest.raises(Inconsistent, match="twice"):
+        parties["c0"].given([*good, good[1]])
+    with pytest.raises(Inconsistent, match="twice"):
+        parties["c0"].given([*good, Party("c1").joined()])
+
+
+def test_no_two_packages_share_a_sealing_key(parties: dict[ClientId, Party]) -> None:
+    """One secret to four receivers: under one key and the fixed nonce the ciphertexts would be equal."""
+    given = parties["c0"].given([party.joined() for party in parties.values()])
+    packages = [msgspec.msgpack.decode(part, type=Package) for part in given.parts]
+    assert len({package.sealed[: len(SECRET)] for package in packages}) == len({p.ephemeral for p in packages}) == 4
+
+
+# ---- the server
+
+
+def server(
+    receivers: tuple[ClientId, ...] = names(4), givers: tuple[ClientId, ...] = ("c0", "c1", "c2")
+) -> DeliveryServer:
+    return DeliveryServer(
+        ROSTER, PURPOSE, Requests(JoinRequest(b""), MakeKeyRequest, ReceiveKeyRequest), receivers, givers
+    )
+
+
+@dataclass
+class Line:
+    """The transport: some clients are silent from an exchange on, some replies are replaced."""
+
+    parties: dict[ClientId, Party]
+    silent: dict[ClientId, int] = field(default_factory=dict)
+    replaced: dict[tuple[int, ClientId], bytes] = field(default_factory=dict)
+    asked: list[Messages] = field(default_factory=list)
+
+    def __call__(self, requests: Messages) -> list[tuple[ClientId, bytes]]:
+        self.asked.append(requests)
+        turn = {JoinRequest.KIND: 0, MakeKeyRequest.KIND: 1, ReceiveKeyRequest.KIND: 2}[
+            next(iter(requests.values()))[3]
+        ]
+        replies = []
+        for name, data in requests.items():
+            if self.silent.get(name, 9) > turn:
+                replies.append((name, self.replaced.get((turn, name)) or self.parties[name].handle(data)))
+        return replies
+
+
+def holders(parties: dict[ClientId, Party]) -> set[ClientId]:
+    return {name for name, party in parties.items() if party.secret == SECRET}
+
+
+def test_everybody_who_joined_holds_the_secret(parties: dict[ClientId, Party]) -> None:
+    delivered = drive(server(), Line(parties))
+    assert delivered == Delivered(names(4), b"about", {})
+    assert holders(parties) == set(names(4))
+
+
+@pytest.mark.parametrize("turn", [0, 2])
+def test_who_stays_silent_stays_without(parties: dict[ClientId, Party], turn: int) -> None:
+    delivered = drive(server(), Line(parties, {"c3": turn}))
+    assert delivered.holders == ("c0", "c1", "c2") and delivered.faults == {}
+    assert holders(parties) == {"c0", "c1", "c2"}
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+def test_a_dead_giver_is_followed_by_the_next(parties: dict[ClientId, Party], dead: int) -> None:
+    line = Line(parties, dict.fromkeys(names(dead), 1))
+    delivered = drive(server(), line)
+    assert [set(requests) for requests in line.asked[1 : 2 + dead]] == [{name} for name in names(dead + 1)]
+    assert delivered.holders == names(4)[dead:]  # the dead do not receive either
+    assert holders(parties) == set(names(4)[dead:])
+
+
+def test_without_a_living_giver_the_delivery_aborts(parties: dict[ClientId, Party]) -> None:
+    with pytest.raises(RoundAborted, match="no client is left"):
+        drive(server(), Line(parties, dict.fromkeys(names(3), 1)))
+    assert holders(parties) == set()
+
+
+def test_with_nobody_joined_there_is_nothing_to_deliver(parties: dict[ClientId, Party]) -> None:
+    assert drive(server(), Line(parties, dict.fromkeys(names(4), 0))) == Delivered((), b"", {})
+
+
+def bad_gifts(parties: dict[ClientId, Party]) -> dict[str, bytes]:
+    joined = [party.joined() for party in parties.values()]
+    good = parties["c0"].given(joined)
+    header = Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", ())
+
+    def made(*parts: bytes) -> bytes:
+        return encode(envelope(identity("c0"), header, parts))
+
+    stranger = msgspec.structs.replace(msgspec.msgpack.decode(good.parts[0], type=Package), receiver="c9")
+    return {
+        "a refusal": encode(Refusal("failed")),
+        "garbage": b"\x00",
+        "signed by another": encode(parties["c1"].given(joined)),
+        "a step back": encode(parties["c0"].joined()),
+        "no packages": made(),
+        "packages that are none": made(b"x", b"y"),
+        "a receiver left out": made(*good.parts[:3]),
+        "a receiver who did not join": made(*good.parts, msgspec.msgpack.encode(stranger)),
+    }
+
+
+@pytest.mark.parametrize("case", bad_gifts({name: Party(name) for name in names(4)}))
+def test_a_giver_who_gives_something_else_is_at_fault_and_followed_by_the_next(
+    parties: dict[ClientId, Party], case: str
+) -> None:
+    delivered = drive(server(), Line(parties, {}, {(1, "c0"): bad_gifts(parties)[case]}))
+    assert set(delivered.faults) == {"c0"}
+    assert delivered.holders == names(4) and holders(parties) == set(names(4))
+
+
+def test_a_receivers_forged_word_does_not_count(parties: dict[ClientId, Party]) -> None:
+    header = Header(PURPOSE.session, PURPOSE.receive, "c3", b"", b"", ())
+    other_word = encode(envelope(identity("c3"), header, [b"another key"]))
+    assert drive(server(), Line(parties, {}, {(2, "c3"): other_word})).holders == ("c0", "c1", "c2")
+    two_words = encode(envelope(identity("c3"), header, [b"about", b"about"]))
+    delivered = drive(server(), Line({n: Party(n) for n in names(4)}, {}, {(2, "c3"): two_words}))
+    assert delivered.holders == ("c0", "c1", "c2") and set(delivered.faults) == {"c3"}
+
+
+def test_two_packages_for_one_receiver_are_not_two_receivers(parties: dict[ClientId, Party]) -> None:
+    given = parties["c0"].given([party.joined() for party in parties.values()])
+    doubled = envelope(
+        identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", ()), [*given.parts, given.parts[1]]
+    )
+    assert set(parts_by_receiver(doubled)) == set(names(4))
+    with pytest.raises(MalformedMessage):
+        parts_by_receiver(envelope(identity("c0"), Header(b"", 7, "c0", b"", b"", ()), [b""]))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        JoinRequest(b"x"),
+        CatchUpRequest(3),
+        MakeKeyRequest((Envelope(Signed(b"", b""), (b"",)),)),
+        SealModelRequest(3, ()),
+        ReceiveKeyRequest(Signed(b"h", b"s"), b"p"),
+        InstallModelRequest(3, Signed(b"h", b"s"), b"p", ()),
+    ],
+)
+def test_messages_of_a_delivery_come_back_as_they_were(message: Message) -> None:
+    assert decode(encode(message), type(message)) == message
+
+
+def test_a_package_prints_no_secret(parties: dict[ClientId, Party]) -> None:
+    signed, part = package_for(parties, "c1")
+    package, secret = parties["c1"].received(signed, part)
+    assert repr(secret)[2:-1] not in repr(package)
+    assert hashes([part])[0] in signed.authenticate(ROSTER).parts

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from securefl.errors import BadInput
+from securefl.plan import LocalOptimizer, Plan
+from securefl.privacy.mechanism import SGD
+
+
+def plan(**values: object) -> Plan:
+    given = {
+        "job": "t",
+        "protection": "plain",
+        "clients": ("a", "b", "c"),
+        "weights": (1.0, 0.5, 0.25),
+        "bound": 8.0,
+        "minimum": 3,
+        "threshold": None,
+        "mechanism": SGD(1.0, 1),
+        "optimizer": LocalOptimizer(1.0),
+        "architecture": "",
+        "dimension": 2,
+        "model_seed": 0,
+    }
+    return Plan(**(given | values))  # type: ignore[arg-type]
+
+
+def test_a_plan_survives_its_encoding_with_the_same_digest() -> None:
+    one = plan(weights=(1, 1, 1), bound=8, optimizer=LocalOptimizer(1))
+    again = msgspec.json.decode(one.encoded(), type=Plan)
+    assert again == one
+    assert again.digest() == one.digest()
+
+
+@pytest.mark.parametrize("field", ["job", "bound", "weights", "minimum", "threshold", "dimension", "model_seed"])
+def test_every_field_is_in_the_digest(field: str) -> None:
+    other = {"job": "u", "bound": 9.0, "weights": (1.0, 0.5, 0.3), "minimum": 4, "threshold": 3, "dimension": 3, "model_seed": 1}
+    assert plan(**{field: other[field]}).digest() != plan().digest()
+
+
+@pytest.mark.parametrize(("rate", "momentum"), [(0.0, 0.0), (float("nan"), 0.0), (0.1, 1.0), (-1.0, 0.0)])
+def test_impossible_descents_are_refused(rate: float, momentum: float) -> None:
+    with pytest.raises(BadInput, match="learning rate"):
+        LocalOptimizer(rate, momentum)
