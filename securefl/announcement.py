@@ -11,6 +11,7 @@ from protocols.aggregation.session import Context, Roster, Terms
 from protocols.errors import MalformedMessage
 from protocols.primitives import digest
 from securefl import protection
+from securefl.errors import BadInput
 from securefl.plan import Plan
 
 
@@ -35,11 +36,11 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         """Raises ``MalformedMessage`` for anything else."""
         try:
             return msgspec.msgpack.decode(data, type=cls, strict=True)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, BadInput) as error:
             raise MalformedMessage(f"not an announcement: {error}") from error
 
     def vector(self) -> NDArray[np.float32]:
-        """The model's flat parameters. Raises ``MalformedMessage`` if they are not the plan's number of finite values."""
+        """The model's flat parameters. Raises ``MalformedMessage`` unless they are finite and as many as planned."""
         if len(self.model) != 4 * self.plan.dimension:
             raise MalformedMessage(f"a model of {len(self.model)} bytes, {4 * self.plan.dimension} were announced")
         vector = np.frombuffer(self.model, "<f4")
@@ -53,6 +54,17 @@ class KeyHeld(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
     key_id: bytes
     tag: bytes
+
+    def encoded(self) -> bytes:
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decoded(cls, data: bytes) -> KeyHeld:
+        """Raises ``MalformedMessage`` for anything else."""
+        try:
+            return msgspec.msgpack.decode(data, type=cls, strict=True)
+        except msgspec.DecodeError as error:
+            raise MalformedMessage(f"not a key holder's answer: {error}") from error
 
 
 def public_tag(model: bytes) -> bytes:

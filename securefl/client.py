@@ -28,7 +28,7 @@ from protocols.delivery.messages import (
     ReceiveKeyRequest,
     SealModelRequest,
 )
-from protocols.errors import Behind, Inconsistent, ProtocolError, SessionSpent
+from protocols.errors import Behind, ConfigurationError, Inconsistent, ProtocolError, SessionSpent
 from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
 from securefl import protection
@@ -51,8 +51,8 @@ _HELD = "held run"
 class Client:
     """One data owner. ``model`` is code that the owner installed; ``budget`` None admits only jobs without privacy.
 
-    ``ledger`` and ``store`` outlive the process where they are files. ``test`` is the public test set, needed where only
-    clients can read the model. ``errors`` is the owner's own log of why requests were refused.
+    ``ledger`` and ``store`` outlive the process where they are files. ``test`` is the public test set, needed
+    where only clients can read the model. ``errors`` is the owner's own log of why requests were refused.
 
     **Guarantee**: no update leaves before its cost is in the ledger, and none that the budget does not cover.
     """
@@ -105,10 +105,10 @@ class Client:
         return self._keyholder.round if self._keyholder else None
 
     def handle(self, request: bytes) -> bytes:
-        """Answer one request. Never raises for what the request holds: a refusal goes out, the reason stays in ``errors``."""
+        """Answer one request, whatever is in it. A refusal goes out as one word; the reason stays in ``errors``."""
         try:
             return self._answer(request)
-        except (ProtocolError, SecureFLError) as error:
+        except (ProtocolError, SecureFLError, ConfigurationError) as error:
             self.errors.append(str(error))
             return encode(Refusal(_reason(error)))
         except Exception:  # the owner's own model or data code failed: the round must go on without this client
@@ -189,7 +189,7 @@ class Client:
             raise Refused("the plan's model is not the architecture that this owner installed")
 
     def _check_budget(self, plan: Plan) -> None:
-        # Asked before keys go out, so that a client without budget is not a dropout later. The charge itself is what binds.
+        # Asked before keys go out, so that a client without budget is no dropout later. The charge is what binds.
         if self.budget is None or not isinstance(plan.mechanism, DPSGD):
             return
         self.ledger.check(plan.mechanism)
@@ -234,7 +234,7 @@ def _reason(error: Exception) -> str:
     match error:
         case BudgetExceeded():
             return "budget"
-        case Refused():
+        case Refused() | ConfigurationError():
             return "policy"
         case Behind():
             return "behind"

@@ -110,7 +110,14 @@ class KeyHolder:
         """Make the run's key and seal it to all who joined, this client included."""
         key = CKKSKey.generate(self._random)
         sealed = give(
-            self._name, self._identity, self._setup(), self._roster, request.joined, key.key_id, key.to_bytes(), self._random
+            self._name,
+            self._identity,
+            self._setup(),
+            self._roster,
+            request.joined,
+            key.key_id,
+            key.to_bytes(),
+            self._random,
         )
         return encode(sealed)
 
@@ -121,7 +128,7 @@ class KeyHolder:
         if key.key_id != package:
             raise Inconsistent("the package holds another key than it says")
         self._keep(_Kept(self._plan.digest(), secret, 0, self._first_model(), b"", b""))
-        return self._reply(self._setup(), Step.RECEIVE_KEY, msgspec.msgpack.encode(KeyHeld(key.key_id, self.tag)))
+        return self._reply(self._setup(), Step.RECEIVE_KEY, KeyHeld(key.key_id, self.tag).encoded())
 
     def apply(self, request: ApplyRequest) -> bytes:
         """Decrypt a sum that enough clients agreed to, take the strategy's step, answer with the new model's tag.
@@ -145,7 +152,7 @@ class KeyHolder:
         return reply
 
     def ask_catch_up(self, request: CatchUpRequest) -> bytes:
-        """Sign a one-use key to receive the model of a round that this client missed, or of which it got a wrong sum."""
+        """Sign a one-use key to receive the model of a round that was missed, or of which a wrong sum came."""
         if request.round < self._known().round:
             raise Inconsistent(f"this client is at round {self._known().round} already")
         self._one_use = AgreementKey.generate(self._random)
@@ -157,7 +164,14 @@ class KeyHolder:
             raise Behind(f"this client is at round {self._known().round}, not {request.round}")
         purpose = self._catch_up(request.round)
         sealed = give(
-            self._name, self._identity, purpose, self._roster, request.wanted, self.tag, self._known().model, self._random
+            self._name,
+            self._identity,
+            purpose,
+            self._roster,
+            request.wanted,
+            self.tag,
+            self._known().model,
+            self._random,
         )
         return encode(sealed)
 
@@ -173,7 +187,11 @@ class KeyHolder:
             if read(reply.parts, Applied).tag == tag:
                 signers.add(header.sender)
         rules = protection.protection_of(self._plan).rules
-        if len(signers) < rules.threshold_for(rules.minimum) or request.round < kept.round or len(model) != len(kept.model):
+        if (
+            len(signers) < rules.threshold_for(rules.minimum)
+            or request.round < kept.round
+            or len(model) != len(kept.model)
+        ):
             raise Inconsistent(f"{len(signers)} clients signed the tag of the model that was handed over")
         self._keep(_Kept(kept.plan, kept.package, request.round, model, kept.model, b""))
         return self._reply(purpose, Step.INSTALL_MODEL, tag)
@@ -223,7 +241,9 @@ class KeyHolder:
         try:
             kept = msgspec.msgpack.decode(stored, type=_Kept)
         except msgspec.DecodeError as error:
-            raise MalformedMessage("this client's stored key and model cannot be read: restore the run's folder") from error
+            raise MalformedMessage(
+                "this client's stored key and model cannot be read: restore the run's folder"
+            ) from error
         if kept.plan != self._plan.digest():
             raise Inconsistent("this run's plan is not the one that its key was made for")
         return kept

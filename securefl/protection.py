@@ -19,7 +19,8 @@ from securefl.plan import Protection as Kind
 class Protection(Struct, frozen=True, kw_only=True):
     """How updates travel. ``bound``: largest absolute coordinate of an update, the rest is cut off at the client.
 
-    ``minimum``: fewest clients whose sum may be formed. ``threshold``: shares that undo a dropout; None: 2n/3, rounded up.
+    ``minimum``: fewest clients whose sum may be formed. ``threshold``: shares that undo a
+    dropout; None: floor(2n/3) + 1.
     """
 
     kind: ClassVar[Kind] = "plain"

@@ -29,7 +29,9 @@ class RoundRecord(Struct, frozen=True):
         accuracy = "-" if self.accuracy is None else f"{self.accuracy:.3f}"
         epsilon = f"{max(self.epsilon.values()):.2f}" if self.epsilon else "no DP"
         lost = f", dropped {', '.join(self.dropped)}" if self.dropped else ""
-        return f"round {self.round}: {len(self.contributors)} contributors{lost}, accuracy {accuracy}, epsilon {epsilon}"
+        return (
+            f"round {self.round}: {len(self.contributors)} contributors{lost}, accuracy {accuracy}, epsilon {epsilon}"
+        )
 
 
 class ServerView(Struct, frozen=True):

@@ -248,4 +248,3 @@ def _private_folder(folder: Path) -> None:
     """A folder, with its parents, that only its owner may enter if it is made here."""
     if not folder.exists():
         folder.mkdir(parents=True, mode=0o700)
-

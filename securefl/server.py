@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from protocols.aggregation.apply import ApplyServer, Commit, apply_request
-from protocols.aggregation.messages import ApplyRequest, Envelope
+from protocols.aggregation.messages import ApplyRequest
 from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Roster, Step, Terms
 from protocols.base import Exchange, drive
@@ -33,10 +32,10 @@ from protocols.delivery.messages import (
 from protocols.delivery.server import DeliveryServer, Requests
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, RoundAborted
-from securefl import protection
+from securefl import checkpoint, protection
 from securefl.announcement import Announcement, KeyHeld, public_tag, terms
 from securefl.data import Dataset
-from securefl.errors import BadInput, NotARun, RoundFailed
+from securefl.errors import BadInput, RoundFailed
 from securefl.plan import LocalOptimizer, Plan
 from securefl.privacy.mechanism import Mechanism
 from securefl.protection import Protection
@@ -45,23 +44,6 @@ from securefl.strategy import federated_average
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-class State(Struct, frozen=True, array_like=True):
-    """What the server keeps: the last committed round, the last attempt begun, and the model or, sealed, its name.
-
-    ``pending``: a sum that was handed to the clients and is not committed yet; it is handed out again, never formed again.
-    """
-
-    run: str = ""
-    round: int = 0
-    attempt: int = 0
-    model: bytes = b""
-    tag: bytes = b""
-    key_id: bytes = b""
-    evidence: tuple[Envelope, ...] = ()
-    behind: tuple[str, ...] = ()
-    pending: ApplyRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +61,9 @@ class Outcome:
 class Server:
     """Coordinates one run. Holds no client's key; under CKKS neither a decryption key nor the model.
 
-    ``model`` builds the architecture (its first values come from ``seed``); ``weights`` are declared constants in (0, 1];
-    ``test`` is a public test set. ``run`` names a new run (default: at random). ``store`` outlives the process where it is a file.
+    ``model`` builds the architecture (its first values come from ``seed``); ``weights`` are declared constants in
+    (0, 1]; ``test`` is a public test set. ``run`` names a new run (default: at random). ``store`` outlives the process
+    where it is a file.
     """
 
     def __init__(
@@ -106,7 +89,7 @@ class Server:
         self._seed = seed
         self._job = job
         self._store = store or Store()
-        self._state = _stored(self._store)
+        self._state = checkpoint.load(self._store)
         if not self._state.run:
             self._save(run=run or os.urandom(16).hex())
         self._plan: Plan | None = None
@@ -170,14 +153,17 @@ class Server:
         except RoundAborted as error:
             raise _failed(error) from error
         if len(delivered.holders) < self._protection.minimum:
-            raise RoundFailed(f"only {len(delivered.holders)} clients received the CKKS key: {_named(delivered.faults)}")
-        held = msgspec.msgpack.decode(delivered.word, type=KeyHeld)
+            raise RoundFailed(
+                f"only {len(delivered.holders)} clients received the CKKS key: {_named(delivered.faults)}"
+            )
+        held = KeyHeld.decoded(delivered.word)
         self._save(key_id=held.key_id, tag=held.tag)
 
     def round(self, exchange: Exchange, without: Collection[str] = ()) -> Outcome:
         """Run one attempt at the next round, leaving out the clients in ``without``.
 
-        Raises ``RoundFailed`` if too few clients are left; the model is then unchanged and the next attempt is a new one.
+        Raises ``RoundFailed`` if too few clients are left; the model is then unchanged, the next attempt is a new
+        one.
         """
         if self._state.pending is not None:
             return self._finish_pending(exchange)
@@ -232,13 +218,11 @@ class Server:
             commit = drive(ApplyServer(agreed, request), exchange)
         except RoundAborted as error:
             raise _failed(error) from error
-        self._save(
-            round=request.round, tag=commit.tag, evidence=commit.evidence, behind=commit.behind, pending=None
-        )
+        self._save(round=request.round, tag=commit.tag, evidence=commit.evidence, behind=commit.behind, pending=None)
         return commit
 
     def _catch_up(self, exchange: Exchange) -> None:
-        """Relay the model to those who missed a sum, from one who has it. Who stays silent is asked before the next round."""
+        """Relay the model, from one who has it, to those who missed a sum; who stays silent is asked next time."""
         if not self._state.behind:
             return
         roster, number = self._known_roster(), self._state.round
@@ -282,7 +266,9 @@ class Server:
 
     def _terms(self, number: int, attempt: int | None = None) -> Terms:
         tried = self._state.attempt if attempt is None else attempt
-        return terms(self.plan, self._known_roster(), self._state.run, number, tried, self._state.tag, self._state.key_id)
+        return terms(
+            self.plan, self._known_roster(), self._state.run, number, tried, self._state.tag, self._state.key_id
+        )
 
     def _known_roster(self) -> Roster:
         if self._roster is None:
@@ -302,17 +288,7 @@ class Server:
 
     def _save(self, **changes: object) -> None:
         self._state = msgspec.structs.replace(self._state, **changes)
-        self._store.put({"state": msgspec.msgpack.encode(self._state)})
-
-
-def _stored(store: Store) -> State:
-    stored = store.get("state")
-    if stored is None:
-        return State()
-    try:
-        return msgspec.msgpack.decode(stored, type=State)
-    except msgspec.DecodeError as error:
-        raise NotARun("the server's stored state cannot be read: restore the run's folder from a backup") from error
+        checkpoint.save(self._store, self._state)
 
 
 def _failed(error: RoundAborted) -> RoundFailed:
@@ -322,5 +298,3 @@ def _failed(error: RoundAborted) -> RoundFailed:
 
 def _named(faults: Mapping[str, str]) -> str:
     return "; ".join(f"{name} ({why})" for name, why in sorted(faults.items())) or "nobody"
-
-

@@ -17,7 +17,10 @@ _FORMAT = 1
 
 
 class Store:
-    """Values by name, written together or not at all. ``":memory:"`` keeps nothing. Raises ``NotARun`` on a foreign file."""
+    """Values by name, written together or not at all. ``":memory:"`` keeps nothing.
+
+    Raises ``NotARun`` on a foreign file.
+    """
 
     def __init__(self, path: Path | str = ":memory:") -> None:
         if path != ":memory:":
@@ -54,7 +57,7 @@ class Store:
             self._connection.executemany("INSERT OR REPLACE INTO value VALUES (?, ?)", list(values.items()))
 
     def join_attempt(self, run: str, round: int, attempt: int) -> None:
-        """Remember that this attempt was joined. Raises ``Refused`` unless it is later than every one before in the run.
+        """Remember that this attempt was joined. Raises ``Refused`` unless it is later than all before in the run.
 
         Durable before anything is signed: else a restarted client could be led into a session a second time.
         """
@@ -62,7 +65,9 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             row = self._connection.execute("SELECT round, attempt FROM joined WHERE run = ?", (run,)).fetchone()
             if row is not None and (round, attempt) <= (row[0], row[1]):
-                raise Refused(f"round {round}, attempt {attempt} is not after round {row[0]}, attempt {row[1]}, joined before")
+                raise Refused(
+                    f"round {round}, attempt {attempt} is not after round {row[0]}, attempt {row[1]}, joined before"
+                )
             self._connection.execute("INSERT OR REPLACE INTO joined VALUES (?, ?, ?)", (run, round, attempt))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""From a sum of updates to the next model: pure and deterministic, so that every party that takes it agrees to the bit."""
+"""From a sum of updates to the next model: pure and deterministic, so that all who take it agree to the bit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def federated_average(
 ) -> NDArray[np.float32]:
     """The model plus the weighted mean of the contributors' updates (McMahan et al., AISTATS 2017, algorithm 1).
 
-    ``total`` is the sum of weight times update. Weights are the plan's declared constants; the divisor is their sum over
-    the contributors, taken in the plan's order. Elementwise float64 + and /, then one rounding to float32.
+    ``total`` is the sum of weight times update. Weights are the plan's declared constants; the divisor is their sum
+    over the contributors, taken in the plan's order. Elementwise float64 + and /, then one rounding to float32.
     """
     divisor = 0.0
     for client, weight in zip(plan.clients, plan.weights, strict=True):

@@ -27,7 +27,9 @@ def test_a_peer_that_did_not_run_is_said_so(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("cell", subject.UPLOAD_GOALS)
-def test_the_round_benchmark_measures_every_protection(cell: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_round_benchmark_measures_every_protection(
+    cell: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(subject, "DIMENSION", 5000)
     measured = subject.one_round(cell)
     assert measured.seconds > 0

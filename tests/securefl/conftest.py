@@ -130,7 +130,15 @@ def record(number: int) -> RoundRecord:
 
 def transcript(rounds: int) -> list[dict[str, object]]:
     return [
-        {"round": r, "attempt": 1, "kind": kind, "direction": way, "client": f"hospital-{i}", "bytes": b, "sha256": "00"}
+        {
+            "round": r,
+            "attempt": 1,
+            "kind": kind,
+            "direction": way,
+            "client": f"hospital-{i}",
+            "bytes": b,
+            "sha256": "00",
+        }
         for r in range(1, rounds + 1)
         for kind, sizes in EXCHANGES.items()
         for way, b in zip(("up", "down"), sizes, strict=True)

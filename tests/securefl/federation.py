@@ -53,7 +53,10 @@ def clients(names: Sequence[str] = NAMES, budget: Budget | None = None, folder: 
 
 
 def server(
-    cell: str = "secagg", mechanism: Mechanism = WHOLE, folder: Path | None = None, weights: Mapping[str, float] | None = None
+    cell: str = "secagg",
+    mechanism: Mechanism = WHOLE,
+    folder: Path | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Server:
     store = Store(folder / "server.store") if folder else None
     return Server(model, CELLS[cell], mechanism, LocalOptimizer(0.5), weights=weights, test=TEST, store=store)
@@ -67,7 +70,9 @@ def enrolled(cell: str = "secagg", mechanism: Mechanism = WHOLE, **more: object)
     return coordinator, owners
 
 
-def direct(owners: Sequence[Client], tamper: Callable[[str, bytes], bytes | None] = lambda name, reply: reply) -> Exchange:
+def direct(
+    owners: Sequence[Client], tamper: Callable[[str, bytes], bytes | None] = lambda name, reply: reply
+) -> Exchange:
     """All clients in this process; ``tamper`` may change a reply or, with None, lose it."""
     by_name = {owner.name: owner for owner in owners}
 

@@ -26,7 +26,9 @@ def opening(plan: Plan, vector: bytes | None = None, round: int = 1, attempt: in
     return encode(KeysRequest(announced.encoded()))
 
 
-def pinned(budget: Budget | None = None, mechanism: DPSGD | SGD = WHOLE, folder: Path | None = None) -> tuple[Client, Plan]:
+def pinned(
+    budget: Budget | None = None, mechanism: DPSGD | SGD = WHOLE, folder: Path | None = None
+) -> tuple[Client, Plan]:
     owners = clients(budget=budget, folder=folder)
     roster = {owner.name: owner.public_key for owner in owners}
     plan = server(mechanism=mechanism).enrol(roster)
@@ -118,7 +120,9 @@ def test_the_ledger_is_charged_before_training_starts(tmp_path: Path) -> None:
             return super().forward(x)
 
     charged: list[int] = []
-    broken = Client("ada", Dataset(features, np.zeros(40, np.int64)), lambda: Explodes(10, 2), budget=BUDGET, ledger=ledger)
+    broken = Client(
+        "ada", Dataset(features, np.zeros(40, np.int64)), lambda: Explodes(10, 2), budget=BUDGET, ledger=ledger
+    )
     owners = [broken, *clients(NAMES[1:], BUDGET)]
     coordinator = server(mechanism=DPSGD(noise_multiplier=4.0, sampling_rate=1.0, steps=1))
     from securefl.round import enrol
@@ -150,7 +154,10 @@ def test_an_update_with_nan_is_a_dropout_and_the_others_go_on() -> None:
     assert outcome.contributors == ("ada", "cyd", "dan", "eve")
 
 
-@given(st.binary(max_size=300) | st.tuples(st.integers(0, 40), st.binary(max_size=200)).map(lambda p: b"SF\x01" + bytes([p[0]]) + p[1]))
+@given(
+    st.binary(max_size=300)
+    | st.tuples(st.integers(0, 40), st.binary(max_size=200)).map(lambda p: b"SF\x01" + bytes([p[0]]) + p[1])
+)
 def test_any_bytes_get_a_refusal_of_one_fixed_word(data: bytes) -> None:
     reply = ANY.handle(data)
     assert decode(reply, Refusal).reason in ("protocol", "policy", "behind", "failed")

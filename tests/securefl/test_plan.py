@@ -35,7 +35,15 @@ def test_a_plan_survives_its_encoding_with_the_same_digest() -> None:
 
 @pytest.mark.parametrize("field", ["job", "bound", "weights", "minimum", "threshold", "dimension", "model_seed"])
 def test_every_field_is_in_the_digest(field: str) -> None:
-    other = {"job": "u", "bound": 9.0, "weights": (1.0, 0.5, 0.3), "minimum": 4, "threshold": 3, "dimension": 3, "model_seed": 1}
+    other = {
+        "job": "u",
+        "bound": 9.0,
+        "weights": (1.0, 0.5, 0.3),
+        "minimum": 4,
+        "threshold": 3,
+        "dimension": 3,
+        "model_seed": 1,
+    }
     assert plan(**{field: other[field]}).digest() != plan().digest()
 
 

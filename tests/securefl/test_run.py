@@ -152,7 +152,9 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, cell: str) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         _no_ledger_under_counts(folder)
-    done = subprocess.run([*command, "resume", str(folder)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "resume", str(folder)], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode in (0, 3), done.stderr
     _no_ledger_under_counts(folder)
 

@@ -40,8 +40,12 @@ def test_the_order_of_contributors_does_not_change_a_bit() -> None:
 
 
 def test_the_step_is_the_same_to_the_bit_on_every_machine() -> None:
-    # The golden bytes were computed with exact rationals, rounded once to float64 after each operation and then to float32.
+    # The golden bytes were computed with exact rationals, rounded once
+    # to float64 after each operation and then to float32.
     moved = federated_average(
-        plan((0.1, 0.7, 1.0)), np.array([1 / 3, -2 / 7], np.float32), np.array([0.123456789, -0.987654321]), ["a", "b", "c"]
+        plan((0.1, 0.7, 1.0)),
+        np.array([1 / 3, -2 / 7], np.float32),
+        np.array([0.123456789, -0.987654321]),
+        ["a", "b", "c"],
     )
     assert moved.astype("<f4").tobytes().hex() == "84c8cd3ef89b55bf"
