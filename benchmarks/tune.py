@@ -92,7 +92,7 @@ def best(pilot: Pilot, recipes: Iterable[Recipe], draws: int) -> Score:
     The finalists are scored again with fresh and more draws, so that no recipe wins by its luck in the first round.
     """
     finalists = _ranked(pilot, recipes, draws)[:_FINALISTS]
-    return _ranked(pilot, (score.recipe for score in finalists), 4 * draws)[0]
+    return _ranked(pilot, (score.recipe for score in finalists), 2 * draws)[0]
 
 
 def report(pilot: Pilot, draws: int) -> None:
@@ -146,7 +146,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
     parser.add_argument("pilot", choices=pilots.names())
-    parser.add_argument("--draws", type=int, default=10, help="draws of noise and sampling for each private recipe")
+    parser.add_argument("--draws", type=int, default=30, help="draws of noise and sampling for each private recipe")
     parser.add_argument("--report", action="store_true", help="measure the pilot's recipes on its public test set")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -142,7 +142,10 @@ def _results(job: Job, summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.accuracy is not None:
         twin = summary.accuracy_centralised
         beside = "" if twin is None else f"; trained centrally on all records, without privacy: {twin:.3f}"
-        yield "accuracy", f"{summary.accuracy:.3f} on the public test set{beside}"
+        yield (
+            "accuracy",
+            f"{summary.accuracy:.3f} on the public test set, by the model after round {summary.rounds}{beside}",
+        )
     if job.budget is None:
         yield "epsilon", "none: no differential privacy, nothing bounds what the model reveals about one record"
     else:

@@ -38,6 +38,11 @@ from protocols.ring import RingVector, RunningSum
 from protocols.wire import encode
 
 
+# What one client sends is relayed to all: without a limit, one could make every request of a round too large to read.
+# An honest part takes about 170 bytes, a signed ledger head 100.
+_LARGEST_PART = 1024
+
+
 @dataclass(frozen=True)
 class Proof:
     """What shows a key holder whose sum it is and who agreed to it: signed headers, no bodies."""
@@ -115,6 +120,8 @@ class Keys:
     def fold(self, sender: ClientId, reply: Envelope) -> None:
         reply.open(self.terms.roster, self.terms.session, self.step, sender)
         member = read(reply.parts, Advertised)
+        if len(member.witness) > _LARGEST_PART:
+            raise MalformedMessage(f"{sender} sent a ledger head of {len(member.witness)} bytes")
         if self.terms.masked:
             self._check_keys(member)
         self._replies[sender], self._members[sender] = reply, member
@@ -157,6 +164,8 @@ class Shares:
         if len(parts) != len(self.cohort.members) or len(parts[0]) != KEY_BYTES:
             raise MalformedMessage(f"{sender} did not deal one part to each peer")
         for part in parts[1:]:
+            if len(part) > _LARGEST_PART:
+                raise MalformedMessage(f"{sender} dealt a part of {len(part)} bytes")
             read([part], Dealt)
         self._dealt[sender] = reply
 

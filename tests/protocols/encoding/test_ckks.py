@@ -120,6 +120,16 @@ def test_a_sum_beyond_the_bound_is_not_decoded() -> None:
     failure(narrow, doubled, uploads)
 
 
+def test_valid_sums_with_a_repeated_seed_or_of_too_many_are_not_decoded() -> None:
+    """Both would decrypt rightly: it is the seed and the count that are refused."""
+    ckks = coder(10)
+    ones = [ckks.encode(np.ones(10), 1.0, SESSION, name, lambda count: b"\x05" * count) for name in ("c0", "c1")]
+    total = (ones[0].vector + ones[1].vector) % np.uint64(PRIME)
+    failure(ckks, total, [Upload(SESSION, name, one.seed) for name, one in zip(("c0", "c1"), ones, strict=True)])
+    ckks.decode(*encoded_sum(ckks, [np.ones(10)] * 5))
+    failure(ckks, *encoded_sum(ckks, [np.ones(10)] * 6))
+
+
 # ---- the key
 
 

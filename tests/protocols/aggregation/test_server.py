@@ -1,0 +1,173 @@
+"""What the server makes of replies that are signed and still wrong, and what it keeps."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from protocols.aggregation.messages import Advertised, Dealt, Envelope, Header, InputRequest, Refusal, envelope
+from protocols.aggregation.server import AggregationServer
+from protocols.aggregation.session import Step
+from protocols.base import ClientId, Messages, drive
+from protocols.errors import RoundAborted
+from protocols.wire import decode, encode
+from tests.protocols.cohort import CELLS, MASKED, Tamper, Wire, identity, make, names, roster, steps_of
+
+
+def resigned(step: Step, name: ClientId, **fields: object) -> Tamper:
+    """A dishonest client: its own message of one exchange with other words in the signed header."""
+
+    def tamper(at: Step, sender: ClientId, data: bytes) -> bytes:
+        if (at, sender) != (step, name):
+            return data
+        honest = decode(data, Envelope)
+        header = msgspec.structs.replace(honest.signed.authenticate(roster(5)), **fields)
+        return encode(envelope(identity(name), header, honest.parts))
+
+    return tamper
+
+
+@pytest.mark.parametrize(
+    ("cell", "step"), [(cell, step) for cell in CELLS for step in steps_of(cell) if step > Step.KEYS]
+)
+def test_an_answer_to_another_key_list_is_a_fault(cell: str, step: Step) -> None:
+    """A client that was shown another key list has other masks: its input would spoil the sum."""
+    cohort = make(cell)
+    aggregate = cohort.run(Wire(cohort.clients, on_reply=resigned(step, "c2", keys=bytes(32))))
+    assert set(aggregate.faults) == {"c2"} and "key list" in aggregate.faults["c2"]
+    assert cohort.is_right(aggregate)
+
+
+@pytest.mark.parametrize("cell", ["ckks", "ckks-unmasked"])
+def test_a_repeated_seed_is_a_fault_of_who_repeats_it(cell: str) -> None:
+    """Two uploads under one ``a`` differ by their messages and noise: whoever sees both would read the difference."""
+    cohort = make(cell)
+    seeds: dict[ClientId, bytes] = {}
+
+    def copy_seed(step: Step, name: ClientId, data: bytes) -> bytes:
+        if step == Step.INPUT:
+            seeds[name] = decode(data, Envelope).signed.authenticate(roster(5)).seed
+        return resigned(Step.INPUT, "c2", seed=seeds.get("c1", b""))(step, name, data)
+
+    aggregate = cohort.run(Wire(cohort.clients, on_reply=copy_seed))
+    assert set(aggregate.faults) == {"c2"} and "seed" in aggregate.faults["c2"]
+    assert cohort.is_right(aggregate)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_residues_outside_the_ring_or_of_another_length_are_a_fault(cell: str) -> None:
+    for change in (lambda part: part[:-1], lambda part: part + b"\x00", lambda part: b"\xff" * len(part)):
+        cohort = make(cell)
+
+        def tamper(step: Step, name: ClientId, data: bytes, change=change) -> bytes:  # type: ignore[no-untyped-def]
+            if (step, name) != (Step.INPUT, "c2"):
+                return data
+            honest = decode(data, Envelope)
+            header = honest.signed.authenticate(roster(5))
+            return encode(envelope(identity("c2"), header, [change(honest.parts[0])]))
+
+        if change(b"ab") == b"\xff\xff" and not cell.startswith("ckks"):
+            continue  # modulo 2**32 every word is an element
+        aggregate = cohort.run(Wire(cohort.clients, on_reply=tamper))
+        assert set(aggregate.faults) == {"c2"}
+        assert "c2" not in aggregate.contributors and cohort.is_right(aggregate)
+
+
+def large_witness(parts: tuple[bytes, ...]) -> list[bytes]:
+    own = msgspec.msgpack.decode(parts[0], type=Advertised)
+    return [msgspec.msgpack.encode(msgspec.structs.replace(own, witness=bytes(5000)))]
+
+
+def large_share(parts: tuple[bytes, ...]) -> list[bytes]:
+    dealt = msgspec.msgpack.decode(parts[1], type=Dealt)
+    return [parts[0], msgspec.msgpack.encode(msgspec.structs.replace(dealt, sealed=bytes(5000))), *parts[2:]]
+
+
+@pytest.mark.parametrize(("step", "grow"), [(Step.KEYS, large_witness), (Step.SHARES, large_share)])
+def test_one_client_cannot_make_what_is_relayed_to_all_too_large_to_read(
+    step: Step, grow: Callable[[tuple[bytes, ...]], list[bytes]]
+) -> None:
+    cohort = make("secagg")
+
+    def tamper(at: Step, name: ClientId, data: bytes) -> bytes:
+        if (at, name) != (step, "c2"):
+            return data
+        honest = decode(data, Envelope)
+        return encode(envelope(identity("c2"), honest.signed.authenticate(roster(5)), grow(honest.parts)))
+
+    aggregate = cohort.run(Wire(cohort.clients, on_reply=tamper))
+    assert dict(aggregate.dropped) == {"c2": f"exchange {step:d}"} and "bytes" in aggregate.faults["c2"]
+    assert cohort.is_right(aggregate)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_refusal_is_a_dropout_with_its_word(cell: str) -> None:
+    cohort = make(cell)
+    refusal = encode(Refusal("budget"))
+    wire = Wire(cohort.clients, on_reply=lambda at, name, data: refusal if (at, name) == (Step.KEYS, "c2") else data)
+    aggregate = cohort.run(wire)
+    assert dict(aggregate.faults) == {"c2": "refused: budget"}
+    assert dict(aggregate.dropped) == {"c2": "exchange 0"}
+    assert cohort.is_right(aggregate)
+
+
+def test_an_abort_says_who_was_wrong_and_who_was_silent() -> None:
+    cohort = make("secagg")
+    spoil = resigned(Step.SHARES, "c2", keys=bytes(32))
+    with pytest.raises(RoundAborted, match="3 clients are left after exchange 1, 4 are needed") as aborted:
+        cohort.run(Wire(cohort.clients, {"c0": int(Step.SHARES)}, on_reply=spoil))
+    assert set(aborted.value.faults) == {"c2"}
+    assert aborted.value.dropped == {"c0": "exchange 1", "c2": "exchange 1"}
+
+
+def test_there_is_no_result_before_the_end() -> None:
+    server = make("secagg").server()
+    with pytest.raises(RuntimeError):
+        _ = server.result
+    server.open()
+    with pytest.raises(RuntimeError):
+        _ = server.result
+
+
+def test_only_those_who_were_announced_are_asked() -> None:
+    cohort = make("secagg")
+    server = AggregationServer(cohort.terms, dict.fromkeys(names(4), b"x"))
+    assert set(server.open()) == set(names(4))
+    aggregate = drive(AggregationServer(cohort.terms, dict.fromkeys(names(4), b"x")), Wire(cohort.clients))
+    assert aggregate.contributors == names(4) and cohort.is_right(aggregate)
+
+
+@pytest.mark.parametrize("cell", ["plain", *MASKED])
+def test_the_server_holds_one_vector_however_many_clients_send_one(cell: str, tmp_path: Path) -> None:
+    """Replies are folded in as they arrive: the sum, and one reply as bytes, decoded, unpacked and checked. 8 of 24."""
+    dimension, count = 20_480, 24
+    cohort = make(cell, count, dimension, inputs=dict.fromkeys(names(count), np.zeros(dimension)))
+    vector = cohort.terms.layout.ring.zeros(cohort.terms.layout.length).nbytes
+
+    def from_disk(senders: Messages) -> Iterator[tuple[ClientId, bytes]]:
+        for name in senders:
+            yield name, (tmp_path / name).read_bytes()
+
+    server, peak = cohort.server(), 0
+    requests = server.open()
+    while requests:
+        for name, data in requests.items():
+            (tmp_path / name).write_bytes(cohort.clients[name].handle(data))
+        inputs = next(iter(requests.values()))[3] == InputRequest.KIND
+        tracemalloc.start()
+        requests = server.advance(from_disk(requests))
+        peak = tracemalloc.get_traced_memory()[1] if inputs else peak
+        tracemalloc.stop()
+    assert vector < peak < 8 * vector
+    assert cohort.is_right(server.result)
+
+
+def test_a_header_is_all_that_a_signature_covers_and_names_every_part() -> None:
+    signed = envelope(identity("c1"), Header(bytes(32), 2, "c1", b"", b"", ()), [b"one", b"two"])
+    assert len(signed.signed.authenticate(roster(5)).parts) == 2
+    assert len(signed.signed.header) < 160
