@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from protocols.aggregation.messages import Envelope, Header, Refusal, Signed, envelope
 from protocols.aggregation.session import Roster
 from protocols.base import ClientId, Messages, drive
-from protocols.delivery.client import give, join, parts_by_receiver, receive
+from protocols.delivery.client import _seal, give, join, parts_by_receiver, receive
 from protocols.delivery.messages import (
     CatchUpRequest,
     InstallModelRequest,
@@ -114,6 +114,14 @@ def test_another_receivers_package_is_refused(parties: dict[ClientId, Party]) ->
     signed, part = package_for(parties, "c2")
     with pytest.raises(Inconsistent, match="another client"):
         parties["c1"].received(signed, part)
+
+
+def test_a_package_that_opens_but_names_another_receiver_is_refused(parties: dict[ClientId, Party]) -> None:
+    """A dishonest giver can seal such a one; a signed package must mean one thing."""
+    odd = msgspec.msgpack.encode(_seal(PURPOSE, "c0", "c2", parties["c1"].key.public, b"about", SECRET, os.urandom))
+    signed = envelope(identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", ()), [odd]).signed
+    with pytest.raises(Inconsistent, match="another client"):
+        parties["c1"].received(signed, odd)
 
 
 def test_a_package_for_an_earlier_one_use_key_is_refused(parties: dict[ClientId, Party]) -> None:
