@@ -41,13 +41,20 @@ class CohortRules(Struct, frozen=True):
         """
         if cohort < self.minimum:
             raise ConfigurationError(f"a cohort of {cohort} is below the minimum of {self.minimum}")
-        t = 2 * cohort // 3 + 1 if self.threshold is None else self.threshold
+        t = two_thirds(cohort) if self.threshold is None else self.threshold
         if t > cohort:
             raise ConfigurationError(f"threshold {t} is above the cohort of {cohort}")
         if 2 * t <= cohort + self.colluders or t - self.colluders < 2:
             low = max((cohort + self.colluders) // 2 + 1, self.colluders + 2)
-            raise ConfigurationError(f"threshold {t} is too low for {cohort} clients: it must be between {low} and {cohort}")
+            raise ConfigurationError(
+                f"threshold {t} is too low for {cohort} clients: it must be between {low} and {cohort}"
+            )
         return t
+
+
+def two_thirds(clients: int) -> int:
+    """The default threshold: just over two thirds, which tolerates a third of dropouts and an active server."""
+    return 2 * clients // 3 + 1
 
 
 def neighbours(me: ClientId, cohort: Sequence[ClientId]) -> tuple[ClientId, ...]:

@@ -60,7 +60,7 @@ class Ring:
         return vector.view(np.uint8).reshape(-1, 8)[:, : self.item_bytes].tobytes()
 
     def unpack(self, data: bytes, length: int) -> RingVector:
-        """The vector in ``data`` (read-only where it can be). Refuses wrong lengths and values not below the modulus."""
+        """The vector in ``data``, maybe read-only. Refuses wrong lengths and values not below the modulus."""
         if len(data) != length * self.item_bytes:
             raise MalformedMessage(f"a packed vector has {len(data)} bytes instead of {length * self.item_bytes}")
         if self.wraps:

@@ -76,4 +76,4 @@ def terms(plan: Plan, roster: Roster, run: str, round: int, attempt: int, tag: b
     """The session of one attempt, as each party computes it from what it holds itself."""
     chosen = protection.protection_of(plan)
     context = Context(run, round, attempt, plan.digest(), roster.digest, tag, key_id)
-    return Terms(context, roster, chosen.rules, protection.layout(plan), chosen.masked)
+    return Terms(context, roster, protection.rules(plan), protection.layout(plan), chosen.masked)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from protocols.graph import two_thirds
 from securefl import jobchecks, jobfile
 from securefl.engines.local import Silence
 from securefl.errors import BadInput, BadJob
@@ -63,12 +64,12 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
         """How many clients can open what is shared among all; None under ``plain``, which shares nothing."""
         if self.protection.kind == "plain":
             return None
-        return self.protection.threshold or 2 * len(self.clients) // 3 + 1
+        return self.protection.threshold or two_thirds(len(self.clients))
 
     @property
     def minimum(self) -> int:
         """The fewest clients among whom a sum may be formed."""
-        return self.protection.minimum or 3
+        return self.protection.minimum or max(3, self.protection.threshold or two_thirds(len(self.clients)))
 
     @property
     def mechanism(self) -> Mechanism:

@@ -28,7 +28,7 @@ from protocols.delivery.messages import (
 )
 from protocols.encoding.ckks import CKKSKey
 from protocols.errors import Behind, Inconsistent, MalformedMessage
-from protocols.primitives import AgreementKey, Identity
+from protocols.primitives import AgreementKey, Identity, digest
 from protocols.wire import encode
 from securefl import protection
 from securefl.announcement import Announcement, KeyHeld, terms
@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 
 class _Kept(Struct, frozen=True, array_like=True):
-    """What is stored: the plan, the key package, and the newest model beside the one it came from."""
+    """What is stored: the plan, the key package, the newest model beside the one it came from, and what was decrypted.
+
+    ``asked``: hash of the one sum of the next round that this client decrypts.
+    """
 
     plan: bytes
     package: bytes
@@ -49,6 +52,7 @@ class _Kept(Struct, frozen=True, array_like=True):
     model: bytes
     previous: bytes
     reply: bytes
+    asked: bytes = b""
 
 
 class KeyHolder:
@@ -122,7 +126,12 @@ class KeyHolder:
         return encode(sealed)
 
     def receive_key(self, request: ReceiveKeyRequest) -> bytes:
-        """Take the run's key from the package that a roster member signed for this client."""
+        """Take the run's key from the package that a roster member signed for this client.
+
+        Once a round is over it is too late: a new key and the first model would undo what the clients agreed on.
+        """
+        if self._kept is not None and self._kept.round > 0:
+            raise Inconsistent(f"this client is at round {self._kept.round}: the run's key was made before the first")
         package, secret = self._receive(self._setup(), request.signed, request.part)
         key = CKKSKey.from_bytes(secret)
         if key.key_id != package:
@@ -133,7 +142,8 @@ class KeyHolder:
     def apply(self, request: ApplyRequest) -> bytes:
         """Decrypt a sum that enough clients agreed to, take the strategy's step, answer with the new model's tag.
 
-        The same round again gets the same bytes; the sum is decrypted once.
+        The same request again gets the same bytes. No other sum of the same round is ever decrypted: whether a sum is
+        in range is an answer too, and a server that could ask often would learn the model from it.
         """
         kept = self._known()
         if request.round == kept.round and kept.reply:
@@ -142,6 +152,10 @@ class KeyHolder:
             raise Inconsistent(f"round {request.round} is over: this client is at round {kept.round}")
         agreed = terms(self._plan, self._roster, self._run, request.round, request.attempt, self.tag, self.key_id)
         packed, uploads = verified_sum(agreed, request)
+        asked = digest("apply", encode(request))
+        if kept.asked not in (b"", asked):
+            raise Inconsistent(f"another sum of round {request.round} was decrypted before")
+        self._keep(msgspec.structs.replace(kept, asked=asked))
         total = protection.encoding(self._plan, kept.package).decode(packed, uploads)
         start = np.frombuffer(kept.model, "<f4")
         model = federated_average(self._plan, start, total, [upload.sender for upload in uploads]).tobytes()
@@ -176,8 +190,10 @@ class KeyHolder:
         return encode(sealed)
 
     def install_model(self, request: InstallModelRequest) -> bytes:
-        """Take a missed model, if at least t clients signed its tag. Raises ``Inconsistent`` otherwise."""
+        """Take a missed model whose tag a majority of the roster, and at least t clients, signed; else ``Inconsistent``."""
         kept, purpose = self._known(), self._catch_up(request.round)
+        if request.round < kept.round:
+            raise Inconsistent(f"this client is at round {kept.round} already")
         _, model = self._receive(purpose, request.signed, request.part)
         tag = self._tag(request.round, model)
         signers = set()
@@ -186,15 +202,15 @@ class KeyHolder:
             reply.open(self._roster, header.session, Step.APPLY, header.sender)
             if read(reply.parts, Applied).tag == tag:
                 signers.add(header.sender)
-        rules = protection.protection_of(self._plan).rules
-        if (
-            len(signers) < rules.threshold_for(rules.minimum)
-            or request.round < kept.round
-            or len(model) != len(kept.model)
-        ):
+        if len(signers) < self._enough() or len(model) != len(kept.model):
             raise Inconsistent(f"{len(signers)} clients signed the tag of the model that was handed over")
         self._keep(_Kept(kept.plan, kept.package, request.round, model, kept.model, b""))
         return self._reply(purpose, Step.INSTALL_MODEL, tag)
+
+    def _enough(self) -> int:
+        """Signers of a tag that settle it: a majority of the roster, so that no two models can have as many."""
+        rules = protection.rules(self._plan)
+        return max(rules.threshold_for(rules.fewest), len(self._plan.clients) // 2 + 1)
 
     def _receive(self, purpose: Purpose, signed: Signed, part: bytes) -> tuple[bytes, bytes]:
         if self._one_use is None:

@@ -10,7 +10,7 @@ from protocols.encoding import Encoding, Layout
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.encoding.rlwe import CKKSParameters
 from protocols.errors import ConfigurationError
-from protocols.graph import CohortRules
+from protocols.graph import CohortRules, two_thirds
 from securefl.errors import BadInput
 from securefl.plan import Plan
 from securefl.plan import Protection as Kind
@@ -19,8 +19,8 @@ from securefl.plan import Protection as Kind
 class Protection(Struct, frozen=True, kw_only=True):
     """How updates travel. ``bound``: largest absolute coordinate of an update, the rest is cut off at the client.
 
-    ``minimum``: fewest clients whose sum may be formed. ``threshold``: shares that undo a
-    dropout; None: floor(2n/3) + 1.
+    ``minimum``: fewest clients whose sum may be formed; None: floor(2n/3) + 1. ``threshold``: shares that undo a
+    dropout; None: floor(2n/3) + 1 of those who began.
     """
 
     kind: ClassVar[Kind] = "plain"
@@ -29,12 +29,12 @@ class Protection(Struct, frozen=True, kw_only=True):
     visibility: ClassVar[str] = ""
 
     bound: float = 8.0
-    minimum: int = 3
+    minimum: int | None = None
     threshold: int | None = None
 
-    @property
-    def rules(self) -> CohortRules:
-        return CohortRules(self.minimum, self.threshold)
+    def minimum_of(self, clients: int) -> int:
+        """The minimum, or its default for so many: what is left of them must open any secret."""
+        return self.minimum or max(3, self.threshold or two_thirds(clients))
 
 
 class Plain(Protection, frozen=True, kw_only=True):
@@ -95,6 +95,11 @@ def protection_of(plan: Plan) -> Protection:
     if plan.protection not in KINDS:
         raise BadInput(f"unknown protection {plan.protection!r}: use one of {', '.join(KINDS)}")
     return KINDS[plan.protection](bound=plan.bound, minimum=plan.minimum, threshold=plan.threshold)
+
+
+def rules(plan: Plan) -> CohortRules:
+    """What a client demands of a cohort under this plan. Raises ``ConfigurationError`` for an unsafe plan."""
+    return CohortRules(plan.minimum, plan.threshold)
 
 
 def parameters(plan: Plan) -> FixedPoint | CKKSParameters:

@@ -125,7 +125,7 @@ class Server:
             clients=clients,
             weights=tuple(self._weights.get(name, 1.0) for name in clients),
             bound=self._protection.bound,
-            minimum=self._protection.minimum,
+            minimum=self._protection.minimum_of(len(clients)),
             threshold=self._protection.threshold,
             mechanism=self._mechanism,
             optimizer=self._optimizer,
@@ -152,7 +152,7 @@ class Server:
             delivered = drive(DeliveryServer(self._known_roster(), purpose, requests, everyone, everyone), exchange)
         except RoundAborted as error:
             raise _failed(error) from error
-        if len(delivered.holders) < self._protection.minimum:
+        if len(delivered.holders) < self.plan.minimum:
             raise RoundFailed(
                 f"only {len(delivered.holders)} clients received the CKKS key: {_named(delivered.faults)}"
             )

@@ -66,7 +66,9 @@ def verified_sum(terms: Terms, request: ApplyRequest) -> tuple[RingVector, tuple
     survivors = [header.sender for header in headers]
     threshold = _threshold(terms, request)
     if survivors != sorted(set(survivors)) or len(survivors) < threshold:
-        raise Inconsistent(f"a sum of {len(survivors)} from a cohort of {len(request.cohort)} is not one this client accepts")
+        raise Inconsistent(
+            f"a sum of {len(survivors)} from a cohort of {len(request.cohort)} is not one this client accepts"
+        )
     if not set(survivors) <= set(request.cohort) or any(header.keys != request.keys for header in headers):
         raise Inconsistent("the sum names contributors outside its cohort or of another key list")
     if terms.masked:
@@ -117,7 +119,7 @@ class ApplyServer:
         # Who answered is bound to that answer: with everyone heard, asking again cannot change the count.
         if self._tries == 0 or self.accepted == self.asked:
             raise RoundAborted(
-                f"{self._leading()[1]} clients agree on the model, {self._threshold} are needed to commit it: ask again",
+                f"{self._leading()[1]} clients agree on the model, {self._threshold} must: ask again",
                 self.faults,
                 {name: f"exchange {Step.APPLY:d}" for name in sorted(self.asked - self.accepted)},
             )

@@ -113,7 +113,9 @@ class AggregationClient:
 
     def _advertise(self) -> tuple[State, Envelope]:
         if not self._terms.masked:
-            return Open(), self._envelope(Step.KEYS, b"", [msgspec.msgpack.encode(Advertised(b"", b"", self._contribution.witness))])
+            return Open(), self._envelope(
+                Step.KEYS, b"", [msgspec.msgpack.encode(Advertised(b"", b"", self._contribution.witness))]
+            )
         mask, share = AgreementKey.generate(self._random), AgreementKey.generate(self._random)
         body = Advertised(mask.public, share.public, self._contribution.witness)
         own = self._envelope(Step.KEYS, b"", [msgspec.msgpack.encode(body)])
@@ -127,7 +129,9 @@ class AggregationClient:
         keys = shamir.split(state.mask.secret, cohort.threshold, list(points.values()), self._random)
         pairs = {name: SharePair(seeds[x], keys[x]) for name, x in points.items()}
         parts = [commitment(self_seed)]
-        parts += [self._deal(state.share, cohort, peer, pairs[peer]) for peer in neighbours(self._name, list(cohort.members))]
+        parts += [
+            self._deal(state.share, cohort, peer, pairs[peer]) for peer in neighbours(self._name, list(cohort.members))
+        ]
         sharing = Sharing(cohort, state.mask, state.share, self_seed, pairs[self._name])
         return sharing, self._envelope(Step.SHARES, cohort.keys, parts)
 
@@ -152,7 +156,9 @@ class AggregationClient:
             raise Inconsistent(str(error)) from error
 
     def _deal(self, key: AgreementKey, cohort: Cohort, receiver: ClientId, pair: SharePair) -> bytes:
-        sealing = share_key(self._terms, key.agree(cohort.members[receiver].share_key), cohort.keys, self._name, receiver)
+        sealing = share_key(
+            self._terms, key.agree(cohort.members[receiver].share_key), cohort.keys, self._name, receiver
+        )
         sealed = seal(sealing, msgspec.msgpack.encode(pair), cohort.keys)
         return msgspec.msgpack.encode(Dealt(sealed, commitment(pair.seed), commitment(pair.key)))
 
@@ -173,7 +179,7 @@ class AggregationClient:
         return Masked(state.cohort, held), self._envelope(Step.INPUT, state.cohort.keys, parts, encoded.seed)
 
     def _receive(self, state: Sharing, relayed: Relayed) -> tuple[ClientId, SharePair]:
-        """Check and open what one dealer dealt. A share that is not what the dealer committed to is proof against it."""
+        """Check and open what one dealer dealt; a share that breaks its commitment is proof against the dealer."""
         header = relayed.signed.open(self._terms.roster, self._terms.session, Step.SHARES)
         dealer, cohort = header.sender, state.cohort
         if dealer not in cohort.members or dealer == self._name or header.keys != cohort.keys:
@@ -185,7 +191,9 @@ class AggregationClient:
         secret = state.share.agree(cohort.members[dealer].share_key)
         key = share_key(self._terms, secret, cohort.keys, dealer, self._name)
         pair = read([open_sealed(key, dealt.sealed, cohort.keys)], SharePair)
-        if not (equal(commitment(pair.seed), dealt.seed_commitment) and equal(commitment(pair.key), dealt.key_commitment)):
+        if not (
+            equal(commitment(pair.seed), dealt.seed_commitment) and equal(commitment(pair.key), dealt.key_commitment)
+        ):
             raise Forged(f"{dealer} dealt a share that is not the one it committed to", blamed=dealer)
         return dealer, pair
 
@@ -207,7 +215,11 @@ class AggregationClient:
 
     def _consent(self, state: Masked, request: ConsistencyRequest) -> tuple[State, Envelope]:
         survivors, cohort = request.survivors, state.cohort
-        if list(survivors) != sorted(set(survivors)) or self._name not in survivors or not set(survivors) <= set(state.held):
+        if (
+            list(survivors) != sorted(set(survivors))
+            or self._name not in survivors
+            or not set(survivors) <= set(state.held)
+        ):
             raise Inconsistent("the survivor set is unsorted, lacks this client or names clients who dealt no shares")
         if len(survivors) < cohort.threshold:
             raise Inconsistent(f"a survivor set of {len(survivors)} is below the threshold of {cohort.threshold}")
@@ -216,13 +228,17 @@ class AggregationClient:
 
     def _statement(self, state: Masked | Consenting, survivors: Sequence[ClientId]) -> bytes:
         cohort = state.cohort
-        return survivors_statement(self._terms.session, cohort.keys, list(cohort.members), sorted(state.held), survivors)
+        return survivors_statement(
+            self._terms.session, cohort.keys, list(cohort.members), sorted(state.held), survivors
+        )
 
     def _unmask(self, state: Consenting, request: UnmaskRequest) -> tuple[State, Envelope]:
         statement = self._statement(state, state.survivors)
         check_consents(self._terms, request.consents, statement, state.survivors, state.cohort.threshold)
         # Exactly one of the two shares of each peer ever leaves: with both, the server could unmask a single update.
-        shares = [(peer, pair.seed if peer in state.survivors else pair.key) for peer, pair in sorted(state.held.items())]
+        shares = [
+            (peer, pair.seed if peer in state.survivors else pair.key) for peer, pair in sorted(state.held.items())
+        ]
         return Spent(), self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(Opened(tuple(shares)))])
 
     def _envelope(self, step: Step, keys: bytes, parts: Sequence[bytes], seed: bytes = b"") -> Envelope:
@@ -234,4 +250,3 @@ def _request(data: bytes) -> Request:
     if expected is None:
         raise MalformedMessage(f"a message of kind {kind(data)} is no request of a round")
     return decode(data, expected)
-

@@ -48,7 +48,9 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         """The header, if it is a roster member's for exactly this session and exchange."""
         header = self.authenticate(roster)
         if not equal(header.session, session):
-            raise Inconsistent(f"{header.sender} speaks in another session: its run, round, attempt, plan, model or key differs")
+            raise Inconsistent(
+                f"{header.sender} speaks in another session: its run, round, attempt, plan, model or key differs"
+            )
         if header.step != step:
             raise Inconsistent(f"{header.sender} sent a message of exchange {header.step} in exchange {step:d}")
         return header
@@ -189,7 +191,7 @@ class ApplyRequest(Message, frozen=True):
 
 
 class Refusal(Message, frozen=True):
-    """A client's unsigned word that it will not answer. ``reason`` is a fixed word, never data or an exception's text."""
+    """A client's unsigned word that it will not answer. ``reason`` is a fixed word, never an exception's text."""
 
     KIND: ClassVar[int] = 33
     reason: str

@@ -54,7 +54,7 @@ class Recovery:
         return Mask(self_mask_key(self.terms, name, seed), -1)
 
     def _pair_masks(self, name: ClientId, secret: bytes) -> Iterator[Mask]:
-        """What a dropped client would have added for each survivor: exactly what the survivors' masks lack to cancel."""
+        """What a dropped client would have added for each survivor: what their masks lack to cancel."""
         key = AgreementKey(secret)
         if not equal(key.public, self.members[name].mask_key):
             raise Forged(f"the mask key rebuilt for {name} is not the one it advertised", blamed=name)

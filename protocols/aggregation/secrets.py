@@ -17,7 +17,9 @@ def pair_mask(terms: Terms, own: AgreementKey, me: ClientId, peer: ClientId, pee
 
 def self_mask_key(terms: Terms, name: ClientId, seed: bytes) -> bytes:
     """The key of the mask that hides a client's input while its pairwise masks can be rebuilt."""
-    return mask_key(seed, "self mask", terms.session, terms.layout.ring, terms.layout.length, (name.encode(), name.encode()))
+    return mask_key(
+        seed, "self mask", terms.session, terms.layout.ring, terms.layout.length, (name.encode(), name.encode())
+    )
 
 
 def commitment(secret: bytes) -> bytes:

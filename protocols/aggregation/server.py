@@ -49,7 +49,9 @@ class AggregationServer:
         for name in sorted(stage.asked - stage.accepted):
             self.dropped.setdefault(name, f"exchange {stage.step:d}")
         if len(stage.accepted) < stage.needed:
-            raise self._aborted(f"{len(stage.accepted)} clients are left after exchange {stage.step:d}, {stage.needed} are needed")
+            raise self._aborted(
+                f"{len(stage.accepted)} clients are left after exchange {stage.step:d}, {stage.needed} are needed"
+            )
         return self._next(stage)
 
     @property

@@ -17,7 +17,7 @@ from protocols.wire import VERSION
 
 
 class Step(IntEnum):
-    """The exchanges: 0 to 5 of a round in order, then key set-up and catch-up. A client's signature covers the number."""
+    """The exchanges: 0 to 5 of a round in order, then key set-up and catch-up. Signatures cover the number."""
 
     KEYS = 0
     SHARES = 1
@@ -85,7 +85,7 @@ class Context(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True)
 class Terms:
-    """One session as its parties know it: who may take part, what is agreed, how vectors look, and whether they are masked."""
+    """One session as its parties know it: who may take part, what is agreed, how vectors look, masked or not."""
 
     context: Context
     roster: Roster
@@ -98,8 +98,12 @@ class Terms:
         if self.context.roster != self.roster.digest:
             raise ConfigurationError("the session's context names another roster than its terms")
         if len(self.roster.keys) > self.layout.clients:
-            raise ConfigurationError(f"a sum of {len(self.roster.keys)} could overflow an encoding for {self.layout.clients} clients")
+            raise ConfigurationError(
+                f"a sum of {len(self.roster.keys)} could overflow an encoding for {self.layout.clients} clients"
+            )
 
     @property
     def session(self) -> bytes:
-        return digest("terms", self.context.session, self.layout.digest, bytes([self.masked]), msgspec.msgpack.encode(self.rules))
+        return digest(
+            "terms", self.context.session, self.layout.digest, bytes([self.masked]), msgspec.msgpack.encode(self.rules)
+        )

@@ -37,7 +37,6 @@ from protocols.primitives import KEY_BYTES, AgreementKey, equal, hashes
 from protocols.ring import RingVector, RunningSum
 from protocols.wire import encode
 
-
 # What one client sends is relayed to all: without a limit, one could make every request of a round too large to read.
 # An honest part takes about 170 bytes, a signed ledger head 100.
 _LARGEST_PART = 1024
@@ -252,7 +251,9 @@ class Consistency:
         self.asked = frozenset(received.survivors)
         self.needed = received.cohort.threshold
         cohort = received.cohort
-        self._statement = survivors_statement(cohort.terms.session, cohort.keys, cohort.names, received.shared, received.survivors)
+        self._statement = survivors_statement(
+            cohort.terms.session, cohort.keys, cohort.names, received.shared, received.survivors
+        )
         self._consents: dict[ClientId, Signed] = {}
 
     @property

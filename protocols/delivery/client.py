@@ -38,7 +38,10 @@ def give(
         receivers[sender] = joined_key(each)
     if len(receivers) != len(joined):
         raise Inconsistent("a receiver is listed twice")
-    parts = [msgspec.msgpack.encode(_seal(purpose, name, peer, key, about, secret, random)) for peer, key in receivers.items()]
+    parts = [
+        msgspec.msgpack.encode(_seal(purpose, name, peer, key, about, secret, random))
+        for peer, key in receivers.items()
+    ]
     return envelope(identity, Header(purpose.session, purpose.give, name, key_list_digest(joined), b"", ()), parts)
 
 
@@ -79,5 +82,11 @@ def _seal(
 
 def _associated(purpose: Purpose, giver: ClientId, package: Package) -> bytes:
     return digest(
-        "package", purpose.session, giver.encode(), package.receiver.encode(), package.join_key, package.ephemeral, package.about
+        "package",
+        purpose.session,
+        giver.encode(),
+        package.receiver.encode(),
+        package.join_key,
+        package.ephemeral,
+        package.about,
     )

@@ -24,7 +24,7 @@ class Package(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class Purpose(msgspec.Struct, frozen=True):
-    """What is handed over, and in which three steps. ``session``: binds run, plan, roster and, for models, the round."""
+    """What is handed over, in which three steps. ``session`` binds run, plan, roster and, for models, the round."""
 
     session: bytes
     join: Step

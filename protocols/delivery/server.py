@@ -56,7 +56,9 @@ class _Exchange:
         return frozenset(self.replies)
 
     def fold(self, sender: ClientId, reply: Envelope) -> None:
-        step = {_Turn.JOIN: self.purpose.join, _Turn.GIVE: self.purpose.give, _Turn.RECEIVE: self.purpose.receive}[self.turn]
+        step = {_Turn.JOIN: self.purpose.join, _Turn.GIVE: self.purpose.give, _Turn.RECEIVE: self.purpose.receive}[
+            self.turn
+        ]
         reply.open(self.roster, self.purpose.session, step, sender)
         if self.turn is not _Turn.GIVE and len(reply.parts) != 1:
             raise MalformedMessage(f"{sender} answered with {len(reply.parts)} parts")
@@ -67,7 +69,12 @@ class DeliveryServer:
     """One delivery. ``givers`` are asked in turn until one answers; receivers who stay silent simply stay without."""
 
     def __init__(
-        self, roster: Roster, purpose: Purpose, requests: Requests, receivers: Sequence[ClientId], givers: Sequence[ClientId]
+        self,
+        roster: Roster,
+        purpose: Purpose,
+        requests: Requests,
+        receivers: Sequence[ClientId],
+        givers: Sequence[ClientId],
     ) -> None:
         self._roster = roster
         self._purpose = purpose

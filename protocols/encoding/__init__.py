@@ -38,8 +38,8 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the server knows of an encoding: the ring, how many elements, how many of them a sum may have, and how long a
-    seed an upload carries."""
+    """What the server knows of an encoding: the ring, how many elements, how many vectors a sum may have, and how long
+    a seed an upload carries."""
 
     ring: Ring
     length: int

@@ -68,7 +68,9 @@ class CKKS:
 
     def __init__(self, parameters: CKKSParameters, key: CKKSKey) -> None:
         if (parameters.degree, parameters.prime) != (DEGREE, PRIME):
-            raise ConfigurationError(f"keys are made for degree {DEGREE} and prime {PRIME}, not for {parameters.degree} and {parameters.prime}")
+            raise ConfigurationError(
+                f"keys are made for degree {DEGREE}, prime {PRIME}, not {parameters.degree}, {parameters.prime}"
+            )
         self.parameters = parameters
         self._key = key
         self._seal = _context()

@@ -38,7 +38,9 @@ class FixedPoint(Struct, frozen=True):
         if self.dimension < 1 or self.clients < 1 or not 0 < self.bound < float("inf"):
             raise ConfigurationError("dimension, clients and bound must be positive and finite")
         if self.clients >= _MOST_CLIENTS or self.bound * self.scale < _FEWEST_LEVELS:
-            raise ConfigurationError(f"a sum of {self.clients} updates within {self.bound} does not fit 32 bits with useful precision")
+            raise ConfigurationError(
+                f"a sum of {self.clients} updates within {self.bound} does not fit 32 bits with useful precision"
+            )
 
     @property
     def scale(self) -> float:

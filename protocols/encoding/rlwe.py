@@ -20,7 +20,7 @@ from protocols.ring import Ring, RingVector
 # The largest prime below 2**54 that is 1 mod 8192, so that degree 4096 has a number-theoretic transform.
 PRIME = 18014398509309953
 DEGREE = 4096
-# Homomorphic Encryption Standard (Albrecht et al. 2018), table 1, 128 bits, ternary secret: log2 of the largest modulus.
+# Homomorphic Encryption Standard (Albrecht et al. 2018), table 1, 128 bits, ternary secret: log2 of the modulus.
 LARGEST_MODULUS_BITS = {2048: 54, 4096: 109, 8192: 218}
 SEED_BYTES = 32
 # Standard deviation of SEAL's encryption noise, per coefficient.
@@ -44,9 +44,13 @@ class CKKSParameters(Struct, frozen=True):
         if self.dimension < 1 or self.clients < 1 or not 0 < self.bound < float("inf"):
             raise ConfigurationError("dimension, clients and bound must be positive and finite")
         if self.prime.bit_length() > LARGEST_MODULUS_BITS.get(self.degree, 0):
-            raise ConfigurationError(f"degree {self.degree} does not give 128-bit security with a {self.prime.bit_length()}-bit prime")
+            raise ConfigurationError(
+                f"degree {self.degree} does not give 128-bit security with a {self.prime.bit_length()}-bit prime"
+            )
         if self.grid > self.bound / 16:
-            raise ConfigurationError(f"a sum of {self.clients} updates within {self.bound} leaves no useful CKKS precision")
+            raise ConfigurationError(
+                f"a sum of {self.clients} updates within {self.bound} leaves no useful CKKS precision"
+            )
 
     @property
     def scale(self) -> float:
@@ -78,14 +82,18 @@ class CKKSParameters(Struct, frozen=True):
     @property
     def layout(self) -> Layout:
         text = f"{self.dimension} {self.bound!r} {self.clients} {self.degree} {self.prime} {self.scale!r}"
-        return Layout(self.ring, self.ciphertexts * self.degree, self.clients, SEED_BYTES, digest("ckks", text.encode()))
+        return Layout(
+            self.ring, self.ciphertexts * self.degree, self.clients, SEED_BYTES, digest("ckks", text.encode())
+        )
 
 
 def public_a(parameters: CKKSParameters, upload: Upload) -> RingVector:
     """The ``a`` of every ciphertext of one upload: one stream, drawn by rejection, bound to session and sender."""
     layout = parameters.layout
     pair = (upload.sender.encode(), layout.digest)
-    return expand(layout.ring, mask_key(upload.seed, "ckks a", upload.session, layout.ring, layout.length, pair), layout.length)
+    return expand(
+        layout.ring, mask_key(upload.seed, "ckks a", upload.session, layout.ring, layout.length, pair), layout.length
+    )
 
 
 def multiply(left: RingVector, right: RingVector, prime: int) -> RingVector:
@@ -102,8 +110,8 @@ def multiply(left: RingVector, right: RingVector, prime: int) -> RingVector:
 def shift(c0: RingVector, c1_minus_a: RingVector, secret: RingVector, prime: int) -> RingVector:
     """c0 + (c1 - a) * s mod p: the same message and noise under another ``a``.
 
-    **Guarantee** (assuming RLWE): safe once for each encryption. Two shifts of one encryption to different ``a``, or one
-    and the original, are a linear equation for s and give it away.
+    **Guarantee** (assuming RLWE): safe once for each encryption. Two shifts of one encryption to different ``a``, or
+    one and the original, are a linear equation for s and give it away.
     """
     vector = multiply(c1_minus_a, np.tile(secret, len(c0) // len(secret)), prime)
     vector += c0

@@ -52,7 +52,8 @@ def test_the_last_lines_say_what_it_came_to(checked: Job, summary: Summary) -> N
     console = log()
     display.closing(console, checked, summary)
     for words in (
-        "accuracy: 0.947 on the public test set, by the model after round 10; trained centrally on all records, without privacy: 0.974",
+        "accuracy: 0.947 on the public test set, by the model after round 10; "
+        "trained centrally on all records, without privacy: 0.974",
         "hospital-3 2.93",
         "each allows 3 at delta 1e-05",
         "49 updates among them; it could read 0 updates, 10 sums, 10 models",

@@ -33,7 +33,7 @@ def test_a_job_says_what_its_file_says(toml: str, tmp_path: Path) -> None:
     assert found.mechanism == DPSGD(4.0, 0.5, 3, 1.0)
     assert found.budget is not None
     assert (found.budget.epsilon, found.budget.delta) == (3.0, 1e-5)
-    assert (found.threshold, found.minimum, found.client_weights) == (4, 3, (1.0,) * 5)
+    assert (found.threshold, found.minimum, found.client_weights) == (4, 4, (1.0,) * 5)
 
 
 def test_a_normalised_job_is_the_same_job(toml: str, tmp_path: Path) -> None:

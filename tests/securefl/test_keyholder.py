@@ -182,3 +182,47 @@ def test_the_server_s_store_holds_neither_key_nor_model(tmp_path: Path) -> None:
     assert model is not None
     for secret in (holder.key, holder.key[:64], holder.key[-32:], model.tobytes(), model[:4].tobytes()):
         assert secret not in stored
+
+
+def test_a_second_sum_of_one_round_is_never_decrypted() -> None:
+    """Whether a decryption is in range is one bit: with many tries the server would read the model by bisection."""
+    coordinator, owners = enrolled("ckks")
+    victim = owners[4]
+    probes: list[str] = []
+
+    class Probing(Between):
+        def handle(self, request: bytes) -> bytes:
+            if kind(request) == ApplyRequest.KIND:
+                for change in (flipped, shifted):
+                    probes.append(Between(victim, change).handle(request)[3:4].hex())
+                    probes.append(victim.errors[-1] if victim.errors else "answered")
+            return victim.handle(request)
+
+    coordinator.round(direct([*owners[:4], Probing(victim, flipped)]))  # type: ignore[list-item]
+    assert probes[1] == "the decrypted sum is out of range"
+    assert probes[3] == "another sum of round 1 was decrypted before"
+    assert victim.errors[-1] == "another sum of round 1 was decrypted before"
+    assert "eve" in coordinator.round(direct(owners)).contributors  # and it is not lost: it catches up
+    assert len(models(owners)) == 1
+
+
+def test_a_key_that_comes_after_the_first_round_is_refused() -> None:
+    coordinator, owners = enrolled("ckks")
+    coordinator.round(direct(owners))
+    held = [owner.model_round() for owner in owners]
+    again = server("ckks")
+    again._state = msgspec.structs.replace(again._state, run=coordinator._state.run)
+    enrol(again, owners)
+    with pytest.raises(RoundFailed, match="only 0 clients received"):
+        again.set_up(direct(owners))
+    assert [owner.model_round() for owner in owners] == held
+
+
+def test_a_model_that_a_minority_signed_is_not_installed() -> None:
+    coordinator, owners = enrolled("ckks")
+    coordinator.round(direct(owners[:4]))
+    state = coordinator._state
+    coordinator._state = msgspec.structs.replace(state, evidence=state.evidence[:2])
+    coordinator.round(direct(owners))
+    assert any("2 clients signed the tag" in error for error in owners[4].errors)
+    assert owners[4].model_round() == 0

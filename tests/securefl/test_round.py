@@ -78,7 +78,7 @@ def _enough(silent: dict[str, int], last_exchange: int) -> bool:
     """Whether the cohort of exchange 0 meets its own threshold to the end."""
     cohort = sum(silent.get(name, 9) > 0 for name in NAMES)
     left = sum(silent.get(name, 9) > last_exchange for name in NAMES)
-    return cohort >= 3 and left >= 2 * cohort // 3 + 1
+    return cohort >= 4 and left >= 2 * cohort // 3 + 1
 
 
 def test_a_silent_client_is_back_in_the_second_attempt() -> None:
