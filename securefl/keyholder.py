@@ -190,7 +190,7 @@ class KeyHolder:
         return encode(sealed)
 
     def install_model(self, request: InstallModelRequest) -> bytes:
-        """Take a missed model whose tag a majority of the roster, and at least t clients, signed; else ``Inconsistent``."""
+        """Take a missed model whose tag t clients and a majority of the roster signed; else ``Inconsistent``."""
         kept, purpose = self._known(), self._catch_up(request.round)
         if request.round < kept.round:
             raise Inconsistent(f"this client is at round {kept.round} already")
