@@ -17,8 +17,8 @@ from securefl import job as jobs
 from securefl.client import Client
 from securefl.data import Dataset
 from securefl.errors import BadInput, NotARun, RunExists
-from securefl.federation import Federation
 from securefl.job import Job
+from securefl.job.federation import Federation
 from securefl.plan import Plan
 from securefl.privacy.ledger import Ledger
 from securefl.protection import KINDS

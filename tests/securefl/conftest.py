@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from securefl import job, jobfile
+from securefl import job
+from securefl.job import file
 from securefl.plan import Plan
 from securefl.records import RoundRecord, ServerView, Summary
 
@@ -43,7 +44,7 @@ def toml() -> str:
 
 @pytest.fixture
 def plan() -> Plan:
-    return plan_of(job.checked(jobfile.parse(JOB)))
+    return plan_of(job.checked(file.parse(JOB)))
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def write_run(tmp_path: Path, records: list[RoundRecord], summary: Summary) -> C
         folder = tmp_path / "run"
         folder.mkdir()
         (folder / "job.toml").write_text(text, encoding="utf-8")
-        plan = plan_of(job.checked(jobfile.parse(text)))
+        plan = plan_of(job.checked(file.parse(text)))
         (folder / "plan.json").write_bytes(plan.encoded())
         lines(folder / "history.jsonl", records[:rounds])
         lines(folder / "transcript.jsonl", transcript(rounds))

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from securefl import display, job, jobfile
-from securefl.job import Job
+from securefl import display, job
+from securefl.job import Job, file
 from securefl.records import RoundRecord, Summary
 
 
 @pytest.fixture
 def checked(toml: str) -> Job:
-    return job.checked(jobfile.parse(toml))
+    return job.checked(file.parse(toml))
 
 
 def log() -> Console:
@@ -84,7 +84,7 @@ def test_rounds_that_were_shown_stay_when_the_person_interrupts(checked: Job, re
 
 
 def test_without_differential_privacy_every_line_says_so(toml: str, records: list[RoundRecord]) -> None:
-    public = job.checked(jobfile.parse(toml.replace("[privacy]", "[privacy]\nenabled = false")))
+    public = job.checked(file.parse(toml.replace("[privacy]", "[privacy]\nenabled = false")))
     assert "no DP" in display.line(public, records[0])
     console = log()
     display.opening(console, public, "plain: ...")

@@ -17,7 +17,7 @@ import numpy as np
 
 from securefl.data import Dataset
 from securefl.errors import BadInput, BadJob, SecureFLError
-from securefl.jobfile import closest, remedy
+from securefl.job.file import closest, remedy
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from securefl.errors import BadJob
-from securefl.jobfile import closest, remedy
+from securefl.job.file import closest, remedy
 
 if TYPE_CHECKING:
     from securefl.job import Job

@@ -1,4 +1,4 @@
-"""The sections of a job file, as values: types and ranges. :mod:`securefl.jobchecks` checks what holds between them."""
+"""The sections of a job file, as values: types and ranges. What holds between them is in ``checks``."""
 
 from __future__ import annotations
 

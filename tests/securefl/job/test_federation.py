@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from securefl import federation
 from securefl.errors import BadInput, BadJob
+from securefl.job import federation
 
 MODULE = """
 import numpy as np

@@ -14,16 +14,16 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from protocols.graph import two_thirds
-from securefl import jobchecks, jobfile
 from securefl.engines.local import Silence
 from securefl.errors import BadInput, BadJob
-from securefl.jobfile import Table, closest, remedy
+from securefl.job import checks, file
+from securefl.job.file import Table, closest, remedy
+from securefl.job.sections import About, Data, Model, Privacy, Shield, Simulation, Training
 from securefl.plan import LocalOptimizer
 from securefl.privacy.mechanism import DPSGD, SGD, Budget, Mechanism
-from securefl.sections import About, Data, Model, Privacy, Shield, Simulation, Training
 
 if TYPE_CHECKING:
-    from securefl.federation import Federation
+    from securefl.job.federation import Federation
     from securefl.pilots import Pilot
 
 MASKED: Final = ("secagg", "ckks")
@@ -116,7 +116,8 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
 
     def federation(self) -> Federation:
         """Data, model and test set, ready to call. Raises ``BadJob`` where named code cannot be imported."""
-        from securefl import federation, pilots
+        from securefl import pilots
+        from securefl.job import federation
 
         if self.data.pilot is not None:
             return federation.of_pilot(pilots.pilot(self.data.pilot), self.clients, self.model.factory)
@@ -127,7 +128,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
 
     def to_toml(self) -> str:
         """The job with every key filled in; ``load`` gives it back."""
-        return jobfile.text(self)
+        return file.text(self)
 
 
 def load(path: Path) -> Job:
@@ -137,7 +138,7 @@ def load(path: Path) -> Job:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise BadInput(f"cannot read the job file {path} ({reason}): check the path, or try securefl demo") from error
-    job = checked(jobfile.parse(text))
+    job = checked(file.parse(text))
     ledger = path.absolute().parent / job.privacy.ledger
     return replace(job, privacy=replace(job.privacy, ledger=str(ledger)))
 
@@ -163,8 +164,8 @@ def from_pilot(
 
 def checked(tables: Mapping[str, object]) -> Job:
     """The job that these tables describe, defaults filled in; ``BadJob`` for anything that could fail later."""
-    job = jobfile.typed(_completed(tables), Job)
-    jobchecks.check(job)
+    job = file.typed(_completed(tables), Job)
+    checks.check(job)
     return job
 
 

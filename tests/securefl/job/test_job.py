@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securefl import job, jobfile
+from securefl import job
 from securefl.errors import BadInput, BadJob
+from securefl.job import file
 from securefl.privacy.mechanism import DPSGD, SGD
 
 
@@ -22,7 +23,7 @@ def load(text: str, folder: Path) -> job.Job:
 def refused(toml: str, old: str, new: str) -> BadJob:
     assert old in toml
     with pytest.raises(BadJob) as caught:
-        job.checked(jobfile.parse(toml.replace(old, new, 1)))
+        job.checked(file.parse(toml.replace(old, new, 1)))
     assert caught.value.remedy
     return caught.value
 
@@ -115,15 +116,15 @@ def test_an_unknown_pilot_comes_with_the_known_ones() -> None:
 def test_fewer_than_three_clients_cannot_be_masked(toml: str, kind: str) -> None:
     two = toml.replace('"hospital-3", "hospital-4", "hospital-5"', "")
     with pytest.raises(BadJob, match=r"data\.clients: 2 clients under .*; it needs at least 3") as caught:
-        job.checked(jobfile.parse(f'{two}[protection]\nkind = "{kind}"\n'))
+        job.checked(file.parse(f'{two}[protection]\nkind = "{kind}"\n'))
     assert caught.value.exit_code == 2
 
 
 def test_three_clients_are_warned_that_nobody_may_drop_out(toml: str) -> None:
-    three = job.checked(jobfile.parse(toml.replace('"hospital-4", "hospital-5"', "")))
+    three = job.checked(file.parse(toml.replace('"hospital-4", "hospital-5"', "")))
     assert three.threshold == 3
     assert any("no dropout is tolerated" in warning for warning in three.warnings)
-    assert job.checked(jobfile.parse(toml)).warnings == ()
+    assert job.checked(file.parse(toml)).warnings == ()
 
 
 def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_name_cannot_leave_the_folder_of_ledgers(toml: str, tmp_path: Path) ->
 
 def test_a_pilot_fills_what_the_file_leaves_out_and_the_file_wins() -> None:
     text = '[job]\nrounds = 4\n[data]\npilot = "breast-cancer"\n[privacy]\nepsilon = 1.5\n'
-    found = job.checked(jobfile.parse(text))
+    found = job.checked(file.parse(text))
     assert found.rounds == 4
     assert found.budget is not None
     assert found.budget.epsilon == 1.5
@@ -170,7 +171,7 @@ def test_a_pilot_without_privacy_trains_by_its_public_recipe() -> None:
 
 def test_a_pilot_may_be_run_on_some_of_its_clients() -> None:
     text = '[data]\npilot = "breast-cancer"\nclients = ["hospital-1", "hospital-2", "hospital-4"]\n'
-    found = job.checked(jobfile.parse(text))
+    found = job.checked(file.parse(text))
     assert len(found.client_weights) == 3
     assert found.federation().clients == ("hospital-1", "hospital-2", "hospital-4")
 
@@ -186,21 +187,21 @@ def test_a_pilot_may_be_run_on_some_of_its_clients() -> None:
 )
 def test_a_pilots_data_is_the_pilots(line: str, key: str) -> None:
     with pytest.raises(BadJob) as caught:
-        job.checked(jobfile.parse(f'[data]\npilot = "breast-cancer"\n{line}\n'))
+        job.checked(file.parse(f'[data]\npilot = "breast-cancer"\n{line}\n'))
     assert caught.value.key == key
 
 
 def test_a_silence_without_a_round_is_in_the_second(toml: str) -> None:
     text = toml + '[simulation]\ndrop = ["hospital-1@3", "hospital-2@0:5"]\n'
-    silences = [(s.client, s.exchange, s.round) for s in job.checked(jobfile.parse(text)).silences]
+    silences = [(s.client, s.exchange, s.round) for s in job.checked(file.parse(text)).silences]
     assert silences == [("hospital-1", 3, 2), ("hospital-2", 0, 5)]
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(str.isprintable))
 def test_any_printable_name_survives_a_file(name: str) -> None:
-    about = job.from_pilot("breast-cancer").to_toml().replace('"breast-cancer"', jobfile._literal(name), 1)
+    about = job.from_pilot("breast-cancer").to_toml().replace('"breast-cancer"', file._literal(name), 1)
     assert about.startswith("[job]")
-    assert job.checked(jobfile.parse(about)).name == name
+    assert job.checked(file.parse(about)).name == name
 
 
 @given(st.text(max_size=60))
