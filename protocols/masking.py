@@ -1,20 +1,21 @@
 """Masks that cancel: keystreams expanded to ring elements and added block by block, in place.
 
 Expansion, for a 16-byte AES key: the output is cut into chunks of 4 MiB of carrier words. Chunk c is AES-128-CTR
-from counter block BE96(c) || BE32(2), read as little-endian words. Modulo 2**32 a word is an element. Modulo p a
-word's low bits (as many as p has) are an element if below p; a rejected word is replaced, in order, by the next
-acceptable word of the same chunk's spare stream, which starts at counter BE96(c) || BE32(2 + 2**18).
+from counter block BE96(c) || BE32(2), read as little-endian words. Modulo a power of two the low bits of a word are an
+element. Modulo p a word's low bits (as many as p has) are an element if below p; a rejected word is replaced, in order,
+by the next acceptable word of the same chunk's spare stream, which starts at counter BE96(c) || BE32(2 + 2**18).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Literal, Protocol
 
 import numpy as np
 
-from protocols.primitives import Keystream, derive
+from protocols.primitives import Engine, Keystream, derive
 from protocols.ring import Ring, RingVector
 
 CHUNK_BYTES = 4 << 20
@@ -31,83 +32,123 @@ class Mask:
     sign: Literal[1, -1]
 
 
+class Map(Protocol):
+    """The builtin ``map`` or a pool's; a pool of processes gets and returns copies."""
+
+    def __call__(self, task: Callable[[Span], RingVector], spans: Iterable[Span], /) -> Iterable[RingVector]: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """How keystreams are made. Changes speed, never a bit of the result."""
+
+    engine: Engine = Engine.CTR
+    map: Map = map
+
+
+@dataclass(frozen=True)
+class Span:
+    """One chunk of a vector and its number: what a worker needs, besides the masks."""
+
+    chunk: int
+    part: RingVector = field(repr=False)
+
+
 def mask_key(seed: bytes, label: str, session: bytes, ring: Ring, length: int, pair: tuple[bytes, bytes]) -> bytes:
     """The AES key of one mask, bound to everything that must agree for it to cancel."""
     size = length.to_bytes(8, "big")
     return derive(seed, label, session, ring.modulus.to_bytes(8, "big"), size, *pair, length=16)
 
 
-def apply_masks(vector: RingVector, ring: Ring, masks: Sequence[Mask]) -> None:
+def apply_masks(vector: RingVector, ring: Ring, masks: Sequence[Mask], work: Work = Work()) -> None:
     """Add all masks to a reduced vector, in place; the result is reduced."""
-    zeros = memoryview(bytes(BLOCK_BYTES))  # one for all streams, so that it stays in the cache
-    streams = [(_Expander(ring, mask.key, zeros), mask.sign) for mask in masks]
-    step = BLOCK_BYTES // ring.dtype.itemsize
-    scratch = np.empty(step, ring.dtype)
-    for start in range(0, len(vector), step):
-        block = vector[start : start + step]
-        for count, (stream, sign) in enumerate(streams, 1):
-            _accumulate(block, stream.read(scratch[: len(block)]), sign, ring)
-            if count % (ring.slack - 1) == 0:
-                ring.reduce(block)
-        ring.reduce(block)
+    size = CHUNK_BYTES // ring.dtype.itemsize
+    spans = [Span(chunk, vector[start : start + size]) for chunk, start in enumerate(range(0, len(vector), size))]
+    for span, masked in zip(spans, work.map(partial(_mask_span, ring, tuple(masks), work.engine), spans), strict=True):
+        if not np.may_share_memory(masked, span.part):
+            span.part[:] = masked
 
 
-def expand(ring: Ring, key: bytes, length: int) -> RingVector:
+def expand(ring: Ring, key: bytes, length: int, work: Work = Work()) -> RingVector:
     """``length`` uniform ring elements from a keystream."""
     vector = ring.zeros(length)
-    apply_masks(vector, ring, [Mask(key, 1)])
+    apply_masks(vector, ring, [Mask(key, 1)], work)
     return vector
 
 
-def _accumulate(block: RingVector, mask: RingVector, sign: int, ring: Ring) -> None:
-    if sign > 0:
-        np.add(block, mask, out=block)
-    elif ring.wraps:
-        np.subtract(block, mask, out=block)
-    else:  # p - mask is below 2**54 too, so lazy addition cannot underflow
-        np.subtract(np.uint64(ring.modulus), mask, out=mask)
-        np.add(block, mask, out=block)
+def _mask_span(ring: Ring, masks: tuple[Mask, ...], engine: Engine, span: Span) -> RingVector:
+    zeros = memoryview(bytes(min(BLOCK_BYTES, span.part.nbytes)))
+    scratch = np.empty(len(zeros) // ring.dtype.itemsize, ring.dtype)
+    if ring.wraps:
+        _add_words(span.part, scratch, zeros, [(Keystream(m.key, _counter(span.chunk), engine), m.sign) for m in masks])
+    else:
+        streams = [(_Residues(ring, mask.key, span.chunk, engine), mask.sign) for mask in masks]
+        _add_residues(ring, span.part, scratch, zeros, streams)
+    return span.part
 
 
-class _Expander:
-    """Reads one mask from its start, in blocks that divide a chunk."""
+def _add_words(
+    part: RingVector, scratch: RingVector, zeros: memoryview, streams: Sequence[tuple[Keystream, int]]
+) -> None:
+    """The hot loop: one keystream read and one addition for each mask, on a block that stays in the cache."""
+    steps = [(stream.read_into, np.add if sign > 0 else np.subtract) for stream, sign in streams]
+    for start in range(0, len(part), len(scratch)):
+        block = part[start : start + len(scratch)]
+        words = scratch[: len(block)]
+        source, target = zeros[: block.nbytes], words.view(np.uint8).data
+        for read_into, accumulate in steps:
+            read_into(source, target)
+            accumulate(block, words, out=block)
 
-    def __init__(self, ring: Ring, key: bytes, zeros: memoryview) -> None:
-        self._ring = ring
+
+def _add_residues(
+    ring: Ring, part: RingVector, scratch: RingVector, zeros: memoryview, streams: Sequence[tuple[_Residues, int]]
+) -> None:
+    """As above modulo p. What is to be taken away is summed apart, since the carrier cannot go below zero."""
+    batch = ring.slack // 2 - 1  # block + batch added and batch taken away stay below 2**64
+    for start in range(0, len(part), len(scratch)):
+        block = part[start : start + len(scratch)]
+        words = scratch[: len(block)]
+        for first in range(0, len(streams), batch):
+            away = ring.zeros(len(block))
+            taken = 0
+            for stream, sign in streams[first : first + batch]:
+                stream.read(words, zeros)
+                taken += sign < 0
+                target = block if sign > 0 else away
+                np.add(target, words, out=target)
+            if taken:
+                np.subtract(np.uint64(taken * ring.modulus), away, out=away)
+                np.add(block, away, out=block)
+            ring.reduce(block)
+
+
+class _Residues:
+    """One mask modulo p over one chunk, block after block."""
+
+    def __init__(self, ring: Ring, key: bytes, chunk: int, engine: Engine) -> None:
+        self._low = np.uint64((1 << ring.bits) - 1)
+        self._modulus = np.uint64(ring.modulus)
         self._key = key
-        self._chunk = -1
-        self._left = 0
-        self._zeros = zeros
+        self._chunk = chunk
+        self._main = Keystream(key, _counter(chunk), engine)
+        self._spares = self._spare_words()
 
-    def read(self, out: RingVector) -> RingVector:
-        if self._left == 0:
-            self._next_chunk()
-        self._main.read_into(self._zeros[: out.nbytes], out.view(np.uint8).data)
-        self._left -= out.nbytes
-        if not self._ring.wraps:
-            self._reject(out)
-        return out
+    def read(self, out: RingVector, zeros: memoryview) -> None:
+        self._main.read_into(zeros[: out.nbytes], out.view(np.uint8).data)
+        np.bitwise_and(out, self._low, out=out)
+        if out.max() >= self._modulus:
+            for index in np.flatnonzero(out >= self._modulus):
+                out[index] = next(self._spares)
 
-    def _next_chunk(self) -> None:
-        self._chunk += 1
-        self._left = CHUNK_BYTES
-        self._main = Keystream(self._key, _counter(self._chunk, 2))
-        self._spare = Keystream(self._key, _counter(self._chunk, 2 + CHUNK_BYTES // 16))
-        self._spares: list[int] = []
-
-    def _reject(self, out: RingVector) -> None:
-        np.bitwise_and(out, np.uint64((1 << self._ring.bits) - 1), out=out)
-        for index in np.flatnonzero(out >= self._ring.modulus):
-            out[index] = self._next_spare()
-
-    def _next_spare(self) -> int:
-        while not self._spares:
-            raw = bytearray(_SPARE_BYTES)
-            self._spare.read_into(self._zeros[:_SPARE_BYTES], memoryview(raw))
-            words = np.frombuffer(raw, "<u8") & np.uint64((1 << self._ring.bits) - 1)
-            self._spares = [int(word) for word in words if word < self._ring.modulus]
-        return self._spares.pop(0)
+    def _spare_words(self) -> Iterator[np.uint64]:
+        stream = Keystream(self._key, _counter(self._chunk, 2 + CHUNK_BYTES // 16))
+        zeros, raw = memoryview(bytes(_SPARE_BYTES)), bytearray(_SPARE_BYTES)
+        while True:
+            stream.read_into(zeros, memoryview(raw))
+            words = np.frombuffer(raw, "<u8") & self._low
+            yield from words[words < self._modulus]
 
 
-def _counter(chunk: int, block: int) -> bytes:
+def _counter(chunk: int, block: int = 2) -> bytes:
     return chunk.to_bytes(12, "big") + block.to_bytes(4, "big")

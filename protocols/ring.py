@@ -12,24 +12,30 @@ from protocols.errors import ConfigurationError, MalformedMessage
 RingVector = NDArray[np.unsignedinteger]
 
 
+_CARRIERS = {16: "<u2", 24: "<u4", 32: "<u4"}
+
+
 @dataclass(frozen=True)
 class Ring:
-    """Integers modulo ``modulus``: 2**32 in a uint32 carrier that wraps by itself, or a prime below 2**54 in uint64."""
+    """Integers modulo ``modulus``: 2**16, 2**24 or 2**32 in carriers that wrap by themselves, or odd, in uint64.
+
+    Modulo 2**24 only the low three bytes of a carrier count: its sums are right modulo 2**32, so modulo 2**24 too.
+    """
 
     modulus: int
 
     def __post_init__(self) -> None:
-        if self.modulus != 1 << 32 and not (self.modulus % 2 and 2 < self.modulus < 1 << 54):
-            raise ConfigurationError(f"modulus {self.modulus} is neither 2**32 nor an odd number below 2**54")
+        if not (self.wraps or (self.modulus % 2 and 2 < self.modulus < 1 << 54)):
+            raise ConfigurationError(f"modulus {self.modulus} is not 2**16, 2**24, 2**32 or an odd number below 2**54")
 
     @property
     def wraps(self) -> bool:
         """Whether the carrier's own overflow is the reduction."""
-        return self.modulus == 1 << 32
+        return self.modulus in (1 << 16, 1 << 24, 1 << 32)
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
-        return np.dtype("<u4") if self.wraps else np.dtype("<u8")
+        return np.dtype(_CARRIERS[self.bits] if self.wraps else "<u8")
 
     @property
     def bits(self) -> int:
@@ -52,23 +58,29 @@ class Ring:
         """Bring a lazily accumulated vector below the modulus, in place."""
         if not self.wraps:
             np.remainder(vector, np.uint64(self.modulus), out=vector)
+        elif self.bits < 8 * vector.itemsize:
+            np.bitwise_and(vector, vector.dtype.type(self.modulus - 1), out=vector)
 
     def pack(self, vector: RingVector) -> bytes:
         """The reduced vector's bytes: ``item_bytes`` each, little-endian."""
-        if self.wraps:
-            return vector.astype("<u4", copy=False).tobytes()
-        return vector.view(np.uint8).reshape(-1, 8)[:, : self.item_bytes].tobytes()
+        carrier = self.dtype.itemsize
+        whole = np.ascontiguousarray(vector, self.dtype)
+        if self.item_bytes == carrier:
+            return whole.tobytes()
+        return whole.view(np.uint8).reshape(-1, carrier)[:, : self.item_bytes].tobytes()
 
     def unpack(self, data: bytes, length: int) -> RingVector:
         """The vector in ``data``, maybe read-only. Refuses wrong lengths and values not below the modulus."""
         if len(data) != length * self.item_bytes:
             raise MalformedMessage(f"a packed vector has {len(data)} bytes instead of {length * self.item_bytes}")
-        if self.wraps:
-            return np.frombuffer(data, "<u4")
-        wide = np.zeros((length, 8), np.uint8)
-        wide[:, : self.item_bytes] = np.frombuffer(data, np.uint8).reshape(length, self.item_bytes)
-        vector = wide.reshape(-1).view("<u8")
-        if length and int(vector.max()) >= self.modulus:
+        carrier = self.dtype.itemsize
+        if self.item_bytes == carrier:
+            vector = np.frombuffer(data, self.dtype)
+        else:
+            wide = np.zeros((length, carrier), np.uint8)
+            wide[:, : self.item_bytes] = np.frombuffer(data, np.uint8).reshape(length, self.item_bytes)
+            vector = wide.reshape(-1).view(self.dtype)
+        if not self.wraps and length and int(vector.max()) >= self.modulus:
             raise MalformedMessage("a packed vector has values outside the ring")
         return vector
 

@@ -29,6 +29,7 @@ from protocols.delivery.messages import (
     SealModelRequest,
 )
 from protocols.errors import Behind, ConfigurationError, Inconsistent, ProtocolError, SessionSpent
+from protocols.masking import Work
 from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
 from securefl import protection
@@ -36,6 +37,7 @@ from securefl.announcement import Announcement, public_tag, terms
 from securefl.data import Dataset
 from securefl.errors import BudgetExceeded, Refused, SecureFLError
 from securefl.keyholder import KeyHolder
+from securefl.keystream import fastest
 from securefl.plan import Plan
 from securefl.privacy.ledger import Ledger
 from securefl.privacy.mechanism import DPSGD, Budget
@@ -78,6 +80,7 @@ class Client:
         self._test = test
         self._store = store or Store()
         self._random = random
+        self._work = Work(fastest())
         self._identity = _identity(self._store, random)
         self._roster: Roster | None = None
         self._session: AggregationClient | None = None
@@ -158,7 +161,9 @@ class Client:
         )
         agreed = terms(plan, roster, announced.run, announced.round, announced.attempt, tag, key_id)
         coder = protection.encoding(plan, key)
-        self._session = AggregationClient(self.name, self._identity, agreed, coder, contribution, self._random)
+        self._session = AggregationClient(
+            self.name, self._identity, agreed, coder, contribution, self._random, self._work
+        )
         return self._session.handle(request)
 
     def _train(self, announced: Announcement, start: NDArray[np.float32]) -> NDArray[np.float32]:

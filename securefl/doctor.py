@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata, util
 from pathlib import Path
@@ -72,18 +71,11 @@ def cpu_features() -> dict[str, bool]:
     return {feature: feature in flags for feature in _FEATURES}
 
 
-def aes_speed(mebibytes: int = 64) -> float:
-    """Gigabytes of mask keystream a second on one core, as masking makes it."""
-    from protocols.primitives import Keystream
+def aes_speed() -> float:
+    """Gigabytes of mask keystream a second on one core, as masking makes it here."""
+    from securefl.keystream import fastest, gigabytes_per_second
 
-    block = 256 << 10
-    zeros, buffer = memoryview(bytes(block)), memoryview(bytearray(block + 16))
-    stream = Keystream(bytes(16), bytes(16))
-    stream.read_into(zeros, buffer)  # warms up caches and the engine
-    start = time.perf_counter()
-    for _ in range((mebibytes << 20) // block):
-        stream.read_into(zeros, buffer)
-    return (mebibytes << 20) / (time.perf_counter() - start) / 1e9
+    return gigabytes_per_second(fastest())
 
 
 def lines(health: Health) -> Iterator[tuple[str, str]]:

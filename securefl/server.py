@@ -32,10 +32,12 @@ from protocols.delivery.messages import (
 from protocols.delivery.server import DeliveryServer, Requests
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, RoundAborted
+from protocols.masking import Work
 from securefl import checkpoint, protection
 from securefl.announcement import Announcement, KeyHeld, public_tag, terms
 from securefl.data import Dataset
 from securefl.errors import BadInput, RoundFailed
+from securefl.keystream import fastest
 from securefl.plan import LocalOptimizer, Plan
 from securefl.privacy.mechanism import Mechanism
 from securefl.protection import Protection
@@ -92,6 +94,7 @@ class Server:
         self._state = checkpoint.load(self._store)
         if not self._state.run:
             self._save(run=run or os.urandom(16).hex())
+        self._work = Work(fastest())
         self._plan: Plan | None = None
         self._roster: Roster | None = None
 
@@ -174,7 +177,7 @@ class Server:
         text = self._announcement(number).encoded()
         invited = {name: text for name in self.plan.clients if name not in without}
         try:
-            aggregate = drive(AggregationServer(agreed, invited), exchange)
+            aggregate = drive(AggregationServer(agreed, invited, self._work), exchange)
         except RoundAborted as error:
             self._note_behind(error.faults)
             raise _failed(error) from error

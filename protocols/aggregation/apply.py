@@ -119,7 +119,7 @@ class ApplyServer:
         # Who answered is bound to that answer: with everyone heard, asking again cannot change the count.
         if self._tries == 0 or self.accepted == self.asked:
             raise RoundAborted(
-                f"{self._leading()[1]} clients agree on the model, {self._threshold} must: ask again",
+                f"{self._leading()[1]} clients agree on the model, {self._threshold} are needed: ask again",
                 self.faults,
                 {name: f"exchange {Step.APPLY:d}" for name in sorted(self.asked - self.accepted)},
             )

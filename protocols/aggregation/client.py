@@ -48,7 +48,7 @@ from protocols.base import ClientId, Random
 from protocols.encoding import Encoded, Encoding
 from protocols.errors import ConfigurationError, Forged, Inconsistent, MalformedMessage, SessionSpent
 from protocols.graph import neighbours
-from protocols.masking import Mask, apply_masks
+from protocols.masking import Mask, Work, apply_masks
 from protocols.primitives import KEY_BYTES, AgreementKey, Identity, equal, hashes, open_sealed, seal
 from protocols.wire import Message, decode, encode, kind
 
@@ -74,6 +74,7 @@ class AggregationClient:
         encoding: Encoding,
         contribution: Contribution,
         random: Random = urandom,
+        work: Work = Work(),  # noqa: B008
     ) -> None:
         if terms.roster.keys.get(name) != identity.public:
             raise ConfigurationError(f"{name} is not on the roster with this identity")
@@ -85,6 +86,7 @@ class AggregationClient:
         self._encoding = encoding
         self._contribution = contribution
         self._random = random
+        self._work = work
         self._state: State = Ready()
 
     def handle(self, request: bytes) -> bytes:
@@ -174,7 +176,7 @@ class AggregationClient:
         # Masks first: an unusable key in the list is refused before the update is asked for, which may cost privacy.
         masks, layout = self._masks(state, held), self._terms.layout
         encoded = self._encode()
-        apply_masks(encoded.vector, layout.ring, masks)
+        apply_masks(encoded.vector, layout.ring, masks, self._work)
         parts = [layout.ring.pack(encoded.vector)]
         return Masked(state.cohort, held), self._envelope(Step.INPUT, state.cohort.keys, parts, encoded.seed)
 

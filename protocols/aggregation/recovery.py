@@ -11,7 +11,7 @@ from protocols.aggregation.secrets import commitment, pair_mask, self_mask_key
 from protocols.aggregation.session import Terms
 from protocols.base import ClientId
 from protocols.errors import Forged, MalformedMessage
-from protocols.masking import Mask, apply_masks
+from protocols.masking import Mask, Work, apply_masks
 from protocols.primitives import AgreementKey, equal
 from protocols.ring import RingVector
 
@@ -26,6 +26,7 @@ class Recovery:
     members: Mapping[ClientId, Advertised]
     seed_commitments: Mapping[ClientId, bytes]
     shared: Sequence[ClientId]
+    work: Work
 
     def remove(self, total: RingVector, shares: Shares, threshold: int) -> None:
         """Take every mask off ``total``, in place. Raises ``Forged`` with the dealer to blame if a secret is wrong."""
@@ -40,7 +41,7 @@ class Recovery:
                 raise Forged(f"the shares that {dealer} dealt do not belong to one secret", blamed=dealer) from error
 
         masks = [mask for name in self.shared for mask in self._masks_of(name, rebuild(name))]
-        apply_masks(total, self.terms.layout.ring, masks)
+        apply_masks(total, self.terms.layout.ring, masks, self.work)
 
     def _masks_of(self, name: ClientId, secret: bytes) -> Iterator[Mask]:
         if name in self.seed_commitments:

@@ -14,6 +14,7 @@ from protocols.aggregation.session import Terms
 from protocols.aggregation.stages import Keys, Stage, Sum
 from protocols.base import ClientId, Messages, Replies
 from protocols.errors import Forged, RoundAborted
+from protocols.masking import Work
 from protocols.wire import encode
 
 
@@ -33,9 +34,14 @@ class Aggregate:
 class AggregationServer:
     """One attempt at one round. It holds one vector, whatever the number of clients, and no key of any client."""
 
-    def __init__(self, terms: Terms, announcements: Mapping[ClientId, bytes]) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        announcements: Mapping[ClientId, bytes],
+        work: Work = Work(),  # noqa: B008
+    ) -> None:
         self._announcements = announcements
-        self._stage: Stage = Keys(terms, frozenset(announcements))
+        self._stage: Stage = Keys(terms, frozenset(announcements), work)
         self._sum: Sum | None = None
         self.dropped: dict[ClientId, str] = {}
         self.faults: dict[ClientId, str] = {}

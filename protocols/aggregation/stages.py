@@ -33,6 +33,7 @@ from protocols.base import ClientId, Messages
 from protocols.encoding import Upload
 from protocols.errors import Forged, Inconsistent, MalformedMessage
 from protocols.graph import neighbours
+from protocols.masking import Work
 from protocols.primitives import KEY_BYTES, AgreementKey, equal, hashes
 from protocols.ring import RingVector, RunningSum
 from protocols.wire import encode
@@ -82,6 +83,7 @@ class CohortKeys:
     terms: Terms
     members: dict[ClientId, Advertised]
     keys: bytes
+    work: Work
 
     @property
     def names(self) -> tuple[ClientId, ...]:
@@ -104,8 +106,9 @@ class Keys:
 
     step: ClassVar[Step] = Step.KEYS
 
-    def __init__(self, terms: Terms, asked: frozenset[ClientId]) -> None:
+    def __init__(self, terms: Terms, asked: frozenset[ClientId], work: Work) -> None:
         self.terms = terms
+        self._work = work
         self.asked = asked
         self.needed = terms.rules.fewest
         self._replies: dict[ClientId, Envelope] = {}
@@ -135,7 +138,7 @@ class Keys:
 
     def finish(self) -> tuple[Stage, Messages]:
         names = sorted(self._replies)
-        cohort = CohortKeys(self.terms, {name: self._members[name] for name in names}, b"")
+        cohort = CohortKeys(self.terms, {name: self._members[name] for name in names}, b"", self._work)
         if not self.terms.masked:
             return Inputs(cohort, {}), dict.fromkeys(names, encode(InputRequest(())))
         listed = tuple(self._replies[name] for name in names)
@@ -307,7 +310,8 @@ class Unmask:
     def finish(self) -> Sum:
         received = self._received
         seed_commitments = {name: received.dealt[name].parts[0] for name in received.survivors}
-        recovery = Recovery(received.cohort.terms, received.cohort.members, seed_commitments, received.shared)
+        cohort = received.cohort
+        recovery = Recovery(cohort.terms, cohort.members, seed_commitments, received.shared, cohort.work)
         recovery.remove(received.sum.finish(), self._shares, received.cohort.threshold)
         return received.summed(self._consents)
 

@@ -1,4 +1,4 @@
-"""Fixed point modulo 2**32: the encoding that the server can decode once the masks are gone."""
+"""Fixed point modulo 2**16, 2**24 or 2**32: the encoding that the server can decode once the masks are gone."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from protocols.masking import expand
 from protocols.primitives import digest
 from protocols.ring import Ring, RingVector
 
-RING = Ring(1 << 32)
 # Fewer levels than this below the bound would round small updates to noise: refused.
-_FEWEST_LEVELS = 1 << 10
-# From here on, a sum of this many leaves no room for useful precision whatever the bound.
-_MOST_CLIENTS = (1 << 31) // _FEWEST_LEVELS
-_BLOCK = 1 << 16
+_FEWEST_LEVELS = 1 << 8
+_COINS = Ring(1 << 32)
+_BLOCK = 1 << 14
 
 
 class FixedPoint(Struct, frozen=True):
-    """``dimension`` reals in [-bound, bound], for sums of up to ``clients`` of them.
+    """``dimension`` reals in [-bound, bound], for sums of up to ``clients`` of them, in ``bits`` bits (16, 24 or 32).
 
     The scale is the largest power of two under which no such sum can wrap. Rounding is stochastic and unbiased:
     each coordinate of one encoding is off by less than ``step``, with mean zero (to 2**-22 of a step).
@@ -33,19 +31,24 @@ class FixedPoint(Struct, frozen=True):
     dimension: int
     bound: float
     clients: int
+    bits: int = 32
 
     def __post_init__(self) -> None:
         if self.dimension < 1 or self.clients < 1 or not 0 < self.bound < float("inf"):
             raise ConfigurationError("dimension, clients and bound must be positive and finite")
-        if self.clients >= _MOST_CLIENTS or self.bound * self.scale < _FEWEST_LEVELS:
+        if self.bits not in (16, 24, 32):
+            raise ConfigurationError(f"{self.bits} bits: fixed point has 16, 24 or 32")
+        # From so many clients on, there is no room whatever the bound.
+        most = (1 << (self.bits - 1)) // _FEWEST_LEVELS
+        if self.clients >= most or self.bound * self.scale < _FEWEST_LEVELS:
             raise ConfigurationError(
-                f"a sum of {self.clients} updates within {self.bound} does not fit 32 bits with useful precision"
+                f"a sum of {self.clients} updates within {self.bound} does not fit {self.bits} bits usefully"
             )
 
     @property
     def scale(self) -> float:
-        # clients * (bound * scale + 1) <= 2**31 - 1: the + 1 is what rounding can add to each term.
-        room = ((1 << 31) - 1) / self.clients - 1
+        # clients * (bound * scale + 1) <= 2**(bits-1) - 1: the + 1 is what rounding can add to each term.
+        room = ((1 << (self.bits - 1)) - 1) / self.clients - 1
         return float(2.0 ** np.floor(np.log2(room / self.bound)))
 
     @property
@@ -55,23 +58,29 @@ class FixedPoint(Struct, frozen=True):
 
     @property
     def layout(self) -> Layout:
-        text = f"{self.dimension} {self.bound!r} {self.clients}"
-        return Layout(RING, self.dimension, self.clients, 0, digest("fixed point", text.encode()))
+        text = f"{self.dimension} {self.bound!r} {self.clients} {self.bits}"
+        return Layout(Ring(1 << self.bits), self.dimension, self.clients, 0, digest("fixed point", text.encode()))
 
     def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
         checked(update, self.dimension)
-        # The rounding coins become the vector, block by block.
-        vector = expand(RING, random(16), self.dimension)
+        coins = expand(_COINS, random(16), self.dimension)
+        # In 32 bits the coins become the vector, block by block.
+        vector = coins if self.bits == 32 else self.layout.ring.zeros(self.dimension)
         for start in range(0, self.dimension, _BLOCK):
-            block = vector[start : start + _BLOCK]
-            block[:] = self._round(update[start : start + _BLOCK], weight, block)
+            part = slice(start, start + _BLOCK)
+            vector[part] = self._round(update[part], weight, coins[part]).astype(vector.dtype)
+        self.layout.ring.reduce(vector)
         return Encoded(vector, b"")
 
-    def _round(self, values: Floats, weight: float, coins: RingVector) -> NDArray[np.uint32]:
-        scaled = np.clip(values.astype(np.float64), -self.bound, self.bound)
+    def _round(self, values: Floats, weight: float, coins: RingVector) -> NDArray[np.int64]:
+        # 64-bit integers in between: from there, every cast to a carrier is the residue modulo its size.
+        scaled = np.clip(values, -self.bound, self.bound).astype(np.float64)
         scaled *= weight * self.scale
         scaled += coins * 2.0**-32
-        return np.floor(scaled, out=scaled).astype(np.int64).astype(np.uint32)
+        return np.floor(scaled, out=scaled).astype(np.int64)
 
     def decode(self, total: RingVector, uploads: Sequence[Upload]) -> NDArray[np.float64]:
-        return total.view(np.int32) / self.scale
+        unused = 8 * total.itemsize - self.bits
+        signed = total.view(np.dtype(f"<i{total.itemsize}"))
+        # The sign is in the ring's top bit: move it to the carrier's and back.
+        return (signed << unused >> unused if unused else signed) / self.scale

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from protocols.encoding.rlwe import PRIME
-from protocols.masking import BLOCK_BYTES, CHUNK_BYTES, Mask, apply_masks, expand, mask_key
+from protocols.masking import BLOCK_BYTES, CHUNK_BYTES, Mask, Work, apply_masks, expand, mask_key
+from protocols.primitives import Engine
 from protocols.ring import Ring, RingVector
 
 WORD, SMALL, LARGE = Ring(1 << 32), Ring(40961), Ring(PRIME)
@@ -174,3 +177,29 @@ def test_a_mask_key_depends_on_everything_that_must_agree() -> None:
 def test_a_mask_does_not_print_its_key() -> None:
     key = os.urandom(16)
     assert repr(key)[2:-1] not in repr(Mask(key, 1))
+
+
+@pytest.mark.parametrize("ring", [*RINGS, Ring(1 << 24), Ring(1 << 16)])
+def test_every_engine_gives_the_same_bits(ring: Ring) -> None:
+    length = CHUNK_BYTES // ring.dtype.itemsize + 333
+    ours = [expand(ring, KEY, length, Work(engine)) for engine in Engine]
+    assert all(np.array_equal(ours[0], other) for other in ours)
+
+
+def test_a_pool_shares_the_work_by_chunks_and_may_return_copies() -> None:
+    """A pool of processes pickles spans: what it returns is not the vector's own memory."""
+    length = 2 * CHUNK_BYTES // 4 + 99
+    masks = [Mask(KEY, 1), Mask(bytes(16), -1)]
+    alone, shared = (np.arange(length, dtype="<u4") for _ in range(2))
+    apply_masks(alone, WORD, masks)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        apply_masks(shared, WORD, masks, Work(map=pool.map))
+    assert np.array_equal(alone, shared)
+
+
+def test_many_masks_that_are_taken_away_do_not_underflow_the_carrier() -> None:
+    keys = [count.to_bytes(16, "big") for count in range(1200)]  # more than 2**64 / p, with every sum lazy
+    vector = LARGE.zeros(5)
+    apply_masks(vector, LARGE, [Mask(key, -1) for key in keys])
+    expected = [-sum(int(expand(LARGE, key, 5)[i]) for key in keys) % LARGE.modulus for i in range(5)]
+    assert vector.tolist() == expected

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.encoding.fixedpoint import RING, FixedPoint
+from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, UpdateRejected
 from protocols.ring import RunningSum
 
@@ -15,7 +15,7 @@ SESSION = bytes(32)
 
 
 def decoded_sum(coder: FixedPoint, updates: list[np.ndarray], weights: list[float] | None = None) -> np.ndarray:
-    total = RunningSum(RING, coder.dimension)
+    total = RunningSum(coder.layout.ring, coder.dimension)
     for update, weight in zip(updates, weights or [1.0] * len(updates), strict=True):
         total.add(coder.encode(update, weight, SESSION, "c", os.urandom).vector)
     return coder.decode(total.finish(), ())
@@ -98,7 +98,7 @@ def test_encoding_leaves_the_update_as_it_is_and_spans_several_blocks() -> None:
         (3, float("inf"), 3),
         (3, float("nan"), 3),
         (3, 1.0, 0),
-        (3, 1.0, 1 << 21),  # 2**31 / 2**21 levels: too coarse
+        (3, 1.0, 1 << 23),  # 2**31 / 2**23 levels: too coarse
         (3, 1.0, 1 << 40),
     ],
 )
@@ -113,3 +113,23 @@ def test_layouts_differ_wherever_sums_would_not_decode_alike() -> None:
     others = [FixedPoint(4, 1.0, 3), FixedPoint(3, 2.0, 3), FixedPoint(3, 1.0, 4)]
     assert len({base.digest, *(other.layout.digest for other in others)}) == 4
     assert base.seed_bytes == 0 and base.clients == 3
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_sums_of_any_width_are_right_to_one_step_a_client(bits: int) -> None:
+    generator = np.random.default_rng(bits)
+    updates = generator.uniform(-1, 1, (5, 400)).astype(np.float32)
+    updates[:, :2] = (1.0, -1.0)  # the extreme sums, where one more level would wrap
+    coder = FixedPoint(400, 1.0, 5, bits)
+    total = RunningSum(coder.layout.ring, 400)
+    for update in updates:
+        packed = coder.layout.ring.pack(coder.encode(update, 1.0, b"", "c", os.urandom).vector)
+        assert len(packed) == 400 * bits // 8
+        total.add(coder.layout.ring.unpack(packed, 400))
+    assert np.abs(coder.decode(total.finish(), []) - updates.astype(np.float64).sum(axis=0)).max() < 5 * coder.step
+
+
+def test_other_widths_are_refused_and_each_has_its_own_layout() -> None:
+    with pytest.raises(ConfigurationError, match="16, 24 or 32"):
+        FixedPoint(3, 1.0, 3, 20)
+    assert len({FixedPoint(3, 1.0, 3, bits).layout.digest for bits in (16, 24, 32)}) == 3
