@@ -34,6 +34,17 @@ class CohortRules(Struct, frozen=True):
         """The smallest cohort that these rules allow."""
         return max(self.minimum, self.threshold or 0)
 
+    def least(self, cohort: int) -> int:
+        """The fewest of a cohort whose sum may be formed: the threshold, and never below the minimum."""
+        return max(self.threshold_for(cohort), self.minimum)
+
+    def binding(self, cohort: int, roster: int) -> int:
+        """How many equal signed tags settle a model: the threshold, and a majority of the roster.
+
+        No two models can have that many, and whoever was away can be shown that many later.
+        """
+        return max(self.threshold_for(cohort), roster // 2 + 1)
+
     def threshold_for(self, cohort: int) -> int:
         """The threshold t for a cohort, checked against an active server: 2t > n + n_C and t - n_C >= 2.
 

@@ -49,7 +49,7 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         return vector
 
 
-class KeyHeld(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class KeyReceived(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a client says once it has the key: which one, and the tag of the model that it starts from."""
 
     key_id: bytes
@@ -59,7 +59,7 @@ class KeyHeld(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
         return msgspec.msgpack.encode(self)
 
     @classmethod
-    def decoded(cls, data: bytes) -> KeyHeld:
+    def decoded(cls, data: bytes) -> KeyReceived:
         """Raises ``MalformedMessage`` for anything else."""
         try:
             return msgspec.msgpack.decode(data, type=cls, strict=True)

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,14 +27,14 @@ from protocols.delivery.messages import (
     ReceiveKeyRequest,
     SealModelRequest,
 )
-from protocols.errors import Behind, ConfigurationError, Inconsistent, ProtocolError, SessionSpent
+from protocols.errors import Behind, ConfigurationError, ProtocolError, SessionSpent
 from protocols.masking import Work
 from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
 from securefl import protection
 from securefl.announcement import Announcement, public_tag, terms
 from securefl.data import Dataset
-from securefl.errors import BudgetExceeded, Refused, SecureFLError
+from securefl.errors import BadInput, BudgetExceeded, Refused, SecureFLError
 from securefl.keyholder import KeyHolder
 from securefl.keystream import fastest
 from securefl.plan import Plan
@@ -45,9 +44,6 @@ from securefl.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
-
-# Where the store keeps which run's key this client holds.
-_HELD = "held run"
 
 
 class Client:
@@ -74,6 +70,8 @@ class Client:
         self.name = name
         self.budget = budget
         self.ledger = ledger or Ledger(":memory:", name, budget)
+        if (self.ledger.client, self.ledger.budget) != (name, budget):
+            raise BadInput(f"{name}: the ledger was opened for another client or budget: open it with the same")
         self.errors: list[str] = []
         self._data = data
         self._model = model
@@ -82,30 +80,34 @@ class Client:
         self._random = random
         self._work = Work(fastest())
         self._identity = _identity(self._store, random)
-        self._roster: Roster | None = None
+        self._accepted: tuple[Roster, Plan] | None = None
         self._session: AggregationClient | None = None
-        self._keyholder: KeyHolder | None = None
+        self._keyholders: dict[str, KeyHolder] = {}
 
     @property
     def public_key(self) -> bytes:
         """The Ed25519 public key that others pin."""
         return self._identity.public
 
-    def pin(self, roster: Mapping[str, bytes]) -> None:
-        """Fix who takes part, by name and public key. Sessions with any other roster are not this client's."""
-        self._roster = Roster(dict(roster))
+    def pin(self, roster: Mapping[str, bytes], plan: Plan) -> None:
+        """The owner's consent: these clients, by name and public key, and this plan. No other is taken part in.
+
+        Raises ``Refused`` for a plan that contradicts the budget or the model that the owner installed.
+        """
+        self._check_plan(plan, roster)
+        self._accepted = (Roster(dict(roster)), plan)
 
     def epsilon(self) -> float | None:
         """What the ledger has charged so far, at the budget's delta; None without a budget."""
         return None if self.budget is None else self.ledger.epsilon()
 
-    def model(self) -> NDArray[np.float32] | None:
-        """The current model, where this client holds it (CKKS)."""
-        return self._keyholder.model if self._keyholder else None
+    def model(self, run: str) -> NDArray[np.float32] | None:
+        """The run's current model, where this client holds it (CKKS)."""
+        return self._keyholder(run).model
 
-    def model_round(self) -> int | None:
-        """The round whose model this client holds, where it holds one (CKKS)."""
-        return self._keyholder.round if self._keyholder else None
+    def model_round(self, run: str) -> int | None:
+        """The round whose model this client holds, where it holds one (CKKS); 0 before the first."""
+        return self._keyholder(run).round
 
     def handle(self, request: bytes) -> bytes:
         """Answer one request, whatever is in it. A refusal goes out as one word; the reason stays in ``errors``."""
@@ -123,32 +125,31 @@ class Client:
             case KeysRequest.KIND:
                 return self._begin(Announcement.decoded(decode(request, KeysRequest).announcement), request)
             case JoinRequest.KIND:
-                return self._hold(Announcement.decoded(decode(request, JoinRequest).announcement)).join()
+                return self._join(Announcement.decoded(decode(request, JoinRequest).announcement))
             case MakeKeyRequest.KIND:
-                return self._held().make_key(decode(request, MakeKeyRequest))
+                return self._keyholder((making := decode(request, MakeKeyRequest)).run).make_key(making)
             case ReceiveKeyRequest.KIND:
-                return self._held().receive_key(decode(request, ReceiveKeyRequest))
+                return self._keyholder((receiving := decode(request, ReceiveKeyRequest)).run).receive_key(receiving)
             case ApplyRequest.KIND:
-                return self._held().apply(decode(request, ApplyRequest))
+                return self._keyholder((applying := decode(request, ApplyRequest)).run).apply(applying)
             case CatchUpRequest.KIND:
-                return self._held().ask_catch_up(decode(request, CatchUpRequest))
+                return self._keyholder((missing := decode(request, CatchUpRequest)).run).ask_catch_up(missing)
             case SealModelRequest.KIND:
-                return self._held().seal_model(decode(request, SealModelRequest))
+                return self._keyholder((sealing := decode(request, SealModelRequest)).run).seal_model(sealing)
             case InstallModelRequest.KIND:
-                return self._held().install_model(decode(request, InstallModelRequest))
+                return self._keyholder((coming := decode(request, InstallModelRequest)).run).install_model(coming)
             case _ if self._session is not None:
                 return self._session.handle(request)
             case _:
                 raise SessionSpent("this client is in no session: it restarted, or the attempt is over")
 
     def _begin(self, announced: Announcement, request: bytes) -> bytes:
-        plan, roster = announced.plan, self._pinned()
         self._session = None
-        self._check_plan(plan)
+        roster, plan = self._consent(announced.plan)
         self._check_budget(plan)
         key, key_id, tag, model = None, b"", public_tag(announced.model), None
         if protection.protection_of(plan).sealed:
-            holder = self._hold(announced)
+            holder = self._keyholder(announced.run)
             key, key_id, tag, model = holder.key, holder.key_id, holder.tag, holder.model
             if tag != announced.tag:
                 raise Behind("this client's model is not the one that the round builds on")
@@ -176,12 +177,22 @@ class Client:
             self.ledger.charge(announced.run, announced.round, announced.attempt, plan.mechanism)
         return training.train(module, self._data, plan.mechanism, plan.optimizer, self._random)
 
-    def _check_plan(self, plan: Plan) -> None:
-        """Refuse what the owner's policy does not allow."""
+    def _join(self, announced: Announcement) -> bytes:
+        self._consent(announced.plan)
+        return self._keyholder(announced.run).join()
+
+    def _consent(self, plan: Plan) -> tuple[Roster, Plan]:
+        """Roster and plan as the owner accepted them. Raises ``Refused`` if the server announces anything else."""
+        roster, accepted = self._pinned()
+        if plan != accepted:
+            raise Refused("the announced plan is not the one that this owner accepted")
+        return roster, accepted
+
+    def _check_plan(self, plan: Plan, roster: Mapping[str, bytes]) -> None:
         from securefl import training, vector
 
-        if self.name not in plan.clients or set(plan.clients) != set(self._pinned().keys):
-            raise Refused("the plan names other clients than the pinned roster")
+        if list(plan.clients) != sorted(roster) or roster.get(self.name) != self.public_key:
+            raise Refused("the plan names other clients than the roster, or the roster has not this client's key")
         if len(plan.weights) != len(plan.clients) or not all(0 < weight <= 1 for weight in plan.weights):
             raise Refused("the plan's weights are not one number in (0, 1] for each client")
         if self.budget is not None and not isinstance(plan.mechanism, DPSGD):
@@ -190,6 +201,7 @@ class Client:
             raise Refused("this owner set no privacy budget: give the client one, or run the job without privacy")
         module = vector.build(self._model, plan.model_seed)
         training.check(module)
+        training.check_labels(module, self._data)
         if vector.architecture(module) != plan.architecture or len(vector.flatten(module)) != plan.dimension:
             raise Refused("the plan's model is not the architecture that this owner installed")
 
@@ -199,31 +211,19 @@ class Client:
             return
         self.ledger.check(plan.mechanism)
 
-    def _pinned(self) -> Roster:
-        if self._roster is None:
-            raise Refused("this client has no roster: pin one before it takes part")
-        return self._roster
+    def _pinned(self) -> tuple[Roster, Plan]:
+        if self._accepted is None:
+            raise Refused("this owner has accepted no roster and plan yet: pin them before taking part")
+        return self._accepted
 
-    def _hold(self, announced: Announcement) -> KeyHolder:
-        """The keeper of this run's CKKS key and model; made the first time, and remembered for after a restart."""
-        self._check_plan(announced.plan)
-        if self._keyholder is None or not self._keyholder.serves(announced):
-            self._store.put({_HELD: msgspec.structs.replace(announced, model=b"").encoded()})
-            self._keyholder = self._keeper(announced)
-        return self._keyholder
-
-    def _held(self) -> KeyHolder:
-        if self._keyholder is None:
-            remembered = self._store.get(_HELD)
-            if remembered is None:
-                raise Inconsistent("this client holds no key of any run")
-            self._keyholder = self._keeper(Announcement.decoded(remembered))
-        return self._keyholder
-
-    def _keeper(self, announced: Announcement) -> KeyHolder:
-        return KeyHolder(
-            self.name, self._identity, self._pinned(), announced, self._model, self._test, self._store, self._random
-        )
+    def _keyholder(self, run: str) -> KeyHolder:
+        """The keeper of a run's CKKS key and model, read back from the store after a restart."""
+        roster, plan = self._pinned()
+        if run not in self._keyholders:
+            self._keyholders[run] = KeyHolder(
+                self.name, self._identity, roster, plan, run, self._model, self._test, self._store, self._random
+            )
+        return self._keyholders[run]
 
 
 def _identity(store: Store, random: Random) -> Identity:

@@ -31,8 +31,9 @@ from protocols.errors import Behind, Inconsistent, MalformedMessage
 from protocols.primitives import AgreementKey, Identity, digest
 from protocols.wire import encode
 from securefl import protection
-from securefl.announcement import Announcement, KeyHeld, terms
+from securefl.announcement import KeyReceived, terms
 from securefl.data import Dataset
+from securefl.plan import Plan
 from securefl.store import Store
 from securefl.strategy import federated_average
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class _Kept(Struct, frozen=True, array_like=True):
+class _Record(Struct, frozen=True, array_like=True):
     """What is stored: the plan, the key package, the newest model beside the one it came from, and what was decrypted.
 
     ``asked``: hash of the one sum of the next round that this client decrypts.
@@ -54,6 +55,9 @@ class _Kept(Struct, frozen=True, array_like=True):
     reply: bytes
     asked: bytes = b""
 
+    def __repr__(self) -> str:
+        return f"_Record(round={self.round})"  # the package is the run's secret key
+
 
 class KeyHolder:
     """One client's key and model in one run. Stored before it is said, so that a restart changes nothing."""
@@ -63,7 +67,8 @@ class KeyHolder:
         name: str,
         identity: Identity,
         roster: Roster,
-        announced: Announcement,
+        plan: Plan,
+        run: str,
         factory: Callable[[], nn.Module],
         test: Dataset | None,
         store: Store,
@@ -72,21 +77,18 @@ class KeyHolder:
         self._name = name
         self._identity = identity
         self._roster = roster
-        self._run = announced.run
-        self._plan = announced.plan
+        self._run = run
+        self._plan = plan
         self._factory = factory
         self._test = test
         self._store = store
         self._random = random
         self._one_use: AgreementKey | None = None
-        self._kept = self._read()
-
-    def serves(self, announced: Announcement) -> bool:
-        return (self._run, self._plan) == (announced.run, announced.plan)
+        self._record = self._read()
 
     @property
     def key(self) -> bytes:
-        return self._known().package
+        return self._joined().package
 
     @property
     def key_id(self) -> bytes:
@@ -94,16 +96,16 @@ class KeyHolder:
 
     @property
     def model(self) -> NDArray[np.float32] | None:
-        return np.frombuffer(self._kept.model, "<f4") if self._kept else None
+        return np.frombuffer(self._record.model, "<f4") if self._record else None
 
     @property
     def round(self) -> int | None:
         """The round whose model this is; 0 before the first."""
-        return self._kept.round if self._kept else None
+        return self._record.round if self._record else None
 
     @property
     def tag(self) -> bytes:
-        return self._tag(self._known().round, self._known().model)
+        return self._tag(self._joined().round, self._joined().model)
 
     def join(self) -> bytes:
         """Sign a one-use key to receive the run's CKKS key."""
@@ -130,14 +132,14 @@ class KeyHolder:
 
         Once a round is over it is too late: a new key and the first model would undo what the clients agreed on.
         """
-        if self._kept is not None and self._kept.round > 0:
-            raise Inconsistent(f"this client is at round {self._kept.round}: the run's key was made before the first")
+        if self._record is not None and self._record.round > 0:
+            raise Inconsistent(f"this client is at round {self._record.round}: the run's key was made before the first")
         package, secret = self._receive(self._setup(), request.signed, request.part)
         key = CKKSKey.from_bytes(secret)
         if key.key_id != package:
             raise Inconsistent("the package holds another key than it says")
-        self._keep(_Kept(self._plan.digest(), secret, 0, self._first_model(), b"", b""))
-        return self._reply(self._setup(), Step.RECEIVE_KEY, KeyHeld(key.key_id, self.tag).encoded())
+        self._write(_Record(self._plan.digest(), secret, 0, self._first_model(), b"", b""))
+        return self._reply(self._setup(), Step.RECEIVE_KEY, KeyReceived(key.key_id, self.tag).encoded())
 
     def apply(self, request: ApplyRequest) -> bytes:
         """Decrypt a sum that enough clients agreed to, take the strategy's step, answer with the new model's tag.
@@ -145,37 +147,39 @@ class KeyHolder:
         The same request again gets the same bytes. No other sum of the same round is ever decrypted: whether a sum is
         in range is an answer too, and a server that could ask often would learn the model from it.
         """
-        kept = self._known()
-        if request.round == kept.round and kept.reply:
-            return kept.reply
-        if request.round <= kept.round:
-            raise Inconsistent(f"round {request.round} is over: this client is at round {kept.round}")
+        record = self._joined()
+        if request.round == record.round and record.reply:
+            return record.reply
+        if request.round != record.round + 1:
+            raise Behind(f"the sum is of round {request.round}, this client is at round {record.round}")
         agreed = terms(self._plan, self._roster, self._run, request.round, request.attempt, self.tag, self.key_id)
         packed, uploads = verified_sum(agreed, request)
         asked = digest("apply", encode(request))
-        if kept.asked not in (b"", asked):
+        if record.asked not in (b"", asked):
             raise Inconsistent(f"another sum of round {request.round} was decrypted before")
-        self._keep(msgspec.structs.replace(kept, asked=asked))
-        total = protection.encoding(self._plan, kept.package).decode(packed, uploads)
-        start = np.frombuffer(kept.model, "<f4")
+        self._write(msgspec.structs.replace(record, asked=asked))
+        total = protection.encoding(self._plan, record.package).decode(packed, uploads)
+        start = np.frombuffer(record.model, "<f4")
         model = federated_average(self._plan, start, total, [upload.sender for upload in uploads]).tobytes()
         body = Applied(self._tag(request.round, model), self._accuracy(model))
         header = Header(agreed.session, Step.APPLY, self._name, b"", b"", ())
         reply = encode(envelope(self._identity, header, [msgspec.msgpack.encode(body)]))
-        self._keep(_Kept(kept.plan, kept.package, request.round, model, kept.model, reply))
+        self._write(_Record(record.plan, record.package, request.round, model, record.model, reply))
         return reply
 
     def ask_catch_up(self, request: CatchUpRequest) -> bytes:
         """Sign a one-use key to receive the model of a round that was missed, or of which a wrong sum came."""
-        if request.round < self._known().round:
-            raise Inconsistent(f"this client is at round {self._known().round} already")
+        if request.round < self._joined().round:
+            raise Inconsistent(f"this client is at round {self._joined().round} already")
         self._one_use = AgreementKey.generate(self._random)
         return encode(join(self._name, self._identity, self._catch_up(request.round), self._one_use))
 
     def seal_model(self, request: SealModelRequest) -> bytes:
-        """Seal this client's model to those who missed it. Raises ``Behind`` if it is not that round's."""
-        if request.round != self._known().round:
-            raise Behind(f"this client is at round {self._known().round}, not {request.round}")
+        """Seal the model of a round, this client's last or the one before, to those who missed it; else ``Behind``."""
+        models = {self._joined().round: self._joined().model, self._joined().round - 1: self._joined().previous}
+        model = models.get(request.round)
+        if not model:
+            raise Behind(f"this client is at round {self._joined().round}, not {request.round}")
         purpose = self._catch_up(request.round)
         sealed = give(
             self._name,
@@ -183,17 +187,17 @@ class KeyHolder:
             purpose,
             self._roster,
             request.wanted,
-            self.tag,
-            self._known().model,
+            self._tag(request.round, model),
+            model,
             self._random,
         )
         return encode(sealed)
 
     def install_model(self, request: InstallModelRequest) -> bytes:
         """Take a missed model whose tag t clients and a majority of the roster signed; else ``Inconsistent``."""
-        kept, purpose = self._known(), self._catch_up(request.round)
-        if request.round < kept.round:
-            raise Inconsistent(f"this client is at round {kept.round} already")
+        record, purpose = self._joined(), self._catch_up(request.round)
+        if request.round < record.round:
+            raise Inconsistent(f"this client is at round {record.round} already")
         _, model = self._receive(purpose, request.signed, request.part)
         tag = self._tag(request.round, model)
         signers = set()
@@ -202,21 +206,24 @@ class KeyHolder:
             reply.open(self._roster, header.session, Step.APPLY, header.sender)
             if read(reply.parts, Applied).tag == tag:
                 signers.add(header.sender)
-        if len(signers) < self._enough() or len(model) != len(kept.model):
+        if len(signers) < self._enough() or len(model) != len(record.model):
             raise Inconsistent(f"{len(signers)} clients signed the tag of the model that was handed over")
-        self._keep(_Kept(kept.plan, kept.package, request.round, model, kept.model, b""))
+        # What was decrypted of the next round stays remembered, unless the model moves on: a catch-up to the round that
+        # this client has already must not buy the server another decryption.
+        asked = record.asked if request.round == record.round else b""
+        self._write(_Record(record.plan, record.package, request.round, model, record.model, b"", asked))
+        self._one_use = None
         return self._reply(purpose, Step.INSTALL_MODEL, tag)
 
     def _enough(self) -> int:
-        """Signers of a tag that settle it: a majority of the roster, so that no two models can have as many."""
+        """The fewest equal tags that can have settled a model."""
         rules = protection.rules(self._plan)
-        return max(rules.threshold_for(rules.fewest), len(self._plan.clients) // 2 + 1)
+        return rules.binding(rules.fewest, len(self._plan.clients))
 
     def _receive(self, purpose: Purpose, signed: Signed, part: bytes) -> tuple[bytes, bytes]:
         if self._one_use is None:
             raise Inconsistent("a package came that this client did not ask for")
-        one_use, self._one_use = self._one_use, None
-        package, secret = receive(self._name, purpose, self._roster, one_use, signed, part)
+        package, secret = receive(self._name, purpose, self._roster, self._one_use, signed, part)
         return package.about, secret
 
     def _reply(self, purpose: Purpose, step: Step, word: bytes) -> bytes:
@@ -245,25 +252,25 @@ class KeyHolder:
         vector.load(module, np.frombuffer(model, "<f4"))
         return evaluation.accuracy(module, self._test)
 
-    def _known(self) -> _Kept:
-        if self._kept is None:
+    def _joined(self) -> _Record:
+        if self._record is None:
             raise Inconsistent("this client has no key of this run: it must join before the first round")
-        return self._kept
+        return self._record
 
-    def _read(self) -> _Kept | None:
+    def _read(self) -> _Record | None:
         stored = self._store.get(f"run {self._run}")
         if stored is None:
             return None
         try:
-            kept = msgspec.msgpack.decode(stored, type=_Kept)
+            record = msgspec.msgpack.decode(stored, type=_Record)
         except msgspec.DecodeError as error:
             raise MalformedMessage(
                 "this client's stored key and model cannot be read: restore the run's folder"
             ) from error
-        if kept.plan != self._plan.digest():
-            raise Inconsistent("this run's plan is not the one that its key was made for")
-        return kept
+        if record.plan != self._plan.digest():
+            raise Inconsistent("the plan that the owner accepted is not the one that this run's key was made for")
+        return record
 
-    def _keep(self, kept: _Kept) -> None:
-        self._store.put({f"run {self._run}": msgspec.msgpack.encode(kept)})
-        self._kept = kept
+    def _write(self, record: _Record) -> None:
+        self._store.put({f"run {self._run}": msgspec.msgpack.encode(record)})
+        self._record = record

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class RoundRecord(Struct, frozen=True):
-    """One completed round. Bytes are per client, all exchanges of the round counted; ``seconds`` is wall time.
+    """One completed round. Bytes are per client, all exchanges of all attempts counted; ``seconds`` is wall time.
 
     ``dropped`` maps each client that did not contribute or fell silent later to where or why ("exchange 2",
     "refused: budget"). ``recovered`` are clients that went silent after the masks were agreed and whose masks the
@@ -35,7 +35,7 @@ class RoundRecord(Struct, frozen=True):
 
 
 class ServerView(Struct, frozen=True):
-    """What the server held, counted from the run's transcript."""
+    """What the server got, counted from the run's transcript, and how much of it its protection let it read."""
 
     messages: int
     bytes: int

@@ -39,6 +39,7 @@ def federate(
     server.set_up(transcript.recording(engine.exchange(0), 0))
     while server.round_number < rounds:
         started = time.perf_counter()
+        transcript.count_anew()
         number = server.round_number + 1
         outcome = _attempt(server, clients, engine, transcript, number)
         yield _record(outcome, clients, transcript, time.perf_counter() - started)
@@ -49,9 +50,9 @@ def enrol(server: Server, clients: Sequence[Client]) -> None:
     roster = {client.name: client.public_key for client in clients}
     if len(roster) != len(clients):
         raise BadInput("two clients have the same name: every client needs its own")
-    server.enrol(roster)
+    plan = server.enrol(roster)
     for client in clients:
-        client.pin(roster)
+        client.pin(roster, plan)
 
 
 def _attempt(
@@ -62,12 +63,16 @@ def _attempt(
         try:
             return server.round(transcript.recording(engine.exchange(number), number), without)
         except RoundFailed as failure:
-            # Who refused or dealt badly will do so again; who was silent may be back.
-            without |= {name for name, why in failure.lost.items() if not why.startswith("exchange ")}
+            without |= {name for name, why in failure.lost.items() if _will_fail_again(why)}
             _refuse_over_budget(server, clients, failure)
             if tries_left == 0 or len(clients) - len(without) < server.plan.minimum:
                 raise
     raise AssertionError("every attempt returns or raises")
+
+
+def _will_fail_again(why: str) -> bool:
+    """Who refused or dealt badly will do so again; who was silent may be back, and who was behind is caught up."""
+    return not why.startswith("exchange ") and why != "refused: behind"
 
 
 def _refuse_over_budget(server: Server, clients: Sequence[Client], failure: RoundFailed) -> None:

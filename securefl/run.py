@@ -6,6 +6,7 @@ In this engine all parties share the folder: ``server/`` and ``clients/NAME/`` h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -34,16 +35,23 @@ SUMMARY, MODEL, STORE = "summary.json", "model.safetensors", "store.sqlite"
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Material:
+    """What a job's code gave: its federation, each client's records, the public test set."""
+
+    federation: Federation
+    data: dict[str, Dataset]
+    test: Dataset | None
+
+
 class Run:
     """A run that can be started, stopped at any moment and resumed."""
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    def __init__(self, job: Job, folder: Path, material: Material) -> None:
         self.job = job
         self.folder = folder
-        self.history = _history(folder)
-        self._federation = job.federation()
-        self._test = self._federation.test() if self._federation.test else None
-        self._data = {name: self._federation.load(name) for name in self._federation.clients}
+        self.history = _lines(folder / HISTORY, RoundRecord)
+        self._federation, self._data, self._test = material.federation, material.data, material.test
         self._clients = [self._client(name) for name in self._federation.clients]
         self._server = self._coordinator()
         enrol(self._server, self._clients)
@@ -53,12 +61,13 @@ class Run:
         """A new run. Raises ``RunExists`` if the folder is taken, ``BadInput`` for a job that could fail later."""
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunExists(f"{folder} exists and is not empty: choose another --out, or securefl resume {folder}")
+        material = _material(job)  # first: a loader that fails must not leave the folder taken
         try:
             _private_folder(folder)
         except OSError as error:
             raise BadInput(f"cannot create {folder} ({error.strerror}): choose another --out") from error
         (folder / JOB).write_text(job.to_toml(), encoding="utf-8")
-        run = cls(job, folder)
+        run = cls(job, folder, material)
         (folder / PLAN).write_bytes(run.plan.encoded())
         return run
 
@@ -67,7 +76,8 @@ class Run:
         """A run to go on with. Raises ``NotARun`` where there is none, or one of another plan."""
         if not (folder / JOB).is_file():
             raise NotARun(f"{folder} is not the folder of a run: it has no {JOB}")
-        run = cls(jobs.load(folder / JOB), folder)
+        job = jobs.load(folder / JOB)
+        run = cls(job, folder, _material(job))
         recorded = folder / PLAN
         if not recorded.exists():
             recorded.write_bytes(run.plan.encoded())
@@ -81,6 +91,8 @@ class Run:
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what remains, one record a round. A round that was yielded survives any later crash."""
+        for path in (self.folder / TRANSCRIPT, self.folder / HISTORY):
+            _mend(path)
         with (self.folder / TRANSCRIPT).open("ab") as transcript, (self.folder / HISTORY).open("ab") as history:
             records = federate(
                 self._server,
@@ -126,10 +138,9 @@ class Run:
 
     def _coordinator(self) -> Server:
         _private_folder(self.folder / "server")
-        shield = self.job.protection
         return Server(
             self._federation.model,
-            KINDS[shield.kind](bound=shield.bound, minimum=self.job.minimum, threshold=shield.threshold),
+            self.job.shield,
             self.job.mechanism,
             self.job.optimizer,
             weights=self.job.weights,
@@ -144,8 +155,8 @@ class Run:
         model = self._server.model()
         if model is not None:
             return model
-        held = [client for client in self._clients if client.model_round() == self._server.round_number]
-        vector = held[0].model() if held else None
+        held = [client for client in self._clients if client.model_round(self._server.run) == self._server.round_number]
+        vector = held[0].model(self._server.run) if held else None
         if vector is None:
             raise NotARun("no client holds the model of the last round: securefl resume continues until one does")
         return vector
@@ -225,19 +236,28 @@ def hazards(job: Job, federation: Federation) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _history(folder: Path) -> list[RoundRecord]:
-    return _lines(folder / HISTORY, RoundRecord)
+def _material(job: Job) -> Material:
+    federation = job.federation()
+    test = federation.test() if federation.test else None
+    return Material(federation, {name: federation.load(name) for name in federation.clients}, test)
 
 
 def _lines(path: Path, record: type[T]) -> list[T]:
     if not path.exists():
         return []
-    # A crash can cut the last line short; what it said is in the server's store as well.
+    # A crash can cut the last line short.
     whole = path.read_bytes().rpartition(b"\n")[0]
     try:
         return [msgspec.json.decode(line, type=record) for line in whole.splitlines() if line]
     except msgspec.DecodeError as error:
         raise NotARun(f"{path} is damaged ({error}): restore it from a backup") from error
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that a crash left without its end, so that nothing is written behind it."""
+    if path.exists():
+        with path.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _append(file: BinaryIO, record: Crossing | RoundRecord) -> None:

@@ -34,7 +34,7 @@ from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, RoundAborted
 from protocols.masking import Work
 from securefl import checkpoint, protection
-from securefl.announcement import Announcement, KeyHeld, public_tag, terms
+from securefl.announcement import Announcement, KeyReceived, public_tag, terms
 from securefl.data import Dataset
 from securefl.errors import BadInput, RoundFailed
 from securefl.keystream import fastest
@@ -105,6 +105,11 @@ class Server:
         return self._plan
 
     @property
+    def run(self) -> str:
+        """The run's id."""
+        return self._state.run
+
+    @property
     def round_number(self) -> int:
         """The last committed round; 0 before the first."""
         return self._state.round
@@ -148,25 +153,29 @@ class Server:
             return
         everyone = sorted(self.plan.clients)
         requests = Requests(
-            JoinRequest(self._announcement().encoded()), lambda joined: MakeKeyRequest(joined), ReceiveKeyRequest
+            JoinRequest(self._announcement().encoded()),
+            lambda joined: MakeKeyRequest(self._state.run, joined),
+            lambda signed, part: ReceiveKeyRequest(self._state.run, signed, part),
         )
         purpose = key_setup(self._state.run, self.plan.digest(), self._known_roster())
         try:
-            delivered = drive(DeliveryServer(self._known_roster(), purpose, requests, everyone, everyone), exchange)
+            delivered = drive(
+                DeliveryServer(self._known_roster(), purpose, requests, everyone, everyone, self.plan.minimum), exchange
+            )
         except RoundAborted as error:
             raise _failed(error) from error
         if len(delivered.holders) < self.plan.minimum:
             raise RoundFailed(
                 f"only {len(delivered.holders)} clients received the CKKS key: {_named(delivered.faults)}"
             )
-        held = KeyHeld.decoded(delivered.word)
+        held = KeyReceived.decoded(delivered.word)
         self._save(key_id=held.key_id, tag=held.tag)
 
     def round(self, exchange: Exchange, without: Collection[str] = ()) -> Outcome:
         """Run one attempt at the next round, leaving out the clients in ``without``.
 
-        Raises ``RoundFailed`` if too few clients are left; the model is then unchanged, the next attempt is a new
-        one.
+        Raises ``RoundFailed`` if too few clients are left; the model is then unchanged, and the next attempt a new one.
+        Under CKKS, if a sum was formed but too few were there to apply it, the next call hands out that sum again.
         """
         if self._state.pending is not None:
             return self._finish_pending(exchange)
@@ -209,6 +218,7 @@ class Server:
         request = self._state.pending
         if request is None:
             raise BadInput("no sum is waiting to be applied")
+        self._catch_up(exchange)
         agreed = self._terms(request.round, request.attempt)
         commit = self._hand_out(agreed, request, exchange)
         senders = tuple(signed.authenticate(self._known_roster()).sender for signed in request.inputs)
@@ -220,7 +230,11 @@ class Server:
         try:
             commit = drive(ApplyServer(agreed, request), exchange)
         except RoundAborted as error:
-            raise _failed(error) from error
+            self._note_behind(error.faults)
+            waiting = (
+                f"The sum of round {request.round} is kept and handed out again when more clients are back."
+            )
+            raise _failed(error, waiting) from error
         self._save(round=request.round, tag=commit.tag, evidence=commit.evidence, behind=commit.behind, pending=None)
         return commit
 
@@ -228,17 +242,17 @@ class Server:
         """Relay the model, from one who has it, to those who missed a sum; who stays silent is asked next time."""
         if not self._state.behind:
             return
-        roster, number = self._known_roster(), self._state.round
+        roster, run, number = self._known_roster(), self._state.run, self._state.round
         evidence, behind = self._state.evidence, self._state.behind
         givers = [reply.signed.authenticate(roster).sender for reply in evidence]
         requests = Requests(
-            CatchUpRequest(number),
-            lambda joined: SealModelRequest(number, joined),
-            lambda signed, part: InstallModelRequest(number, signed, part, evidence),
+            CatchUpRequest(run, number),
+            lambda joined: SealModelRequest(run, number, joined),
+            lambda signed, part: InstallModelRequest(run, number, signed, part, evidence),
         )
         purpose = catch_up(self._state.run, self.plan.digest(), roster, number)
         try:
-            delivered = drive(DeliveryServer(roster, purpose, requests, behind, givers), exchange)
+            delivered = drive(DeliveryServer(roster, purpose, requests, behind, givers, len(behind)), exchange)
         except RoundAborted:  # nobody who has the model answers: the round goes on without those who lack it
             return
         self._save(behind=tuple(name for name in behind if name not in delivered.holders))
@@ -294,9 +308,9 @@ class Server:
         checkpoint.save(self._store, self._state)
 
 
-def _failed(error: RoundAborted) -> RoundFailed:
-    named = _named({**error.dropped, **error.faults})
-    return RoundFailed(f"{error}. Lost: {named}. The model is unchanged.", {**error.dropped, **error.faults})
+def _failed(error: RoundAborted, then: str = "The model is unchanged.") -> RoundFailed:
+    lost = {**error.dropped, **error.faults}
+    return RoundFailed(f"{error}. Lost: {_named(lost)}. {then}", lost)
 
 
 def _named(faults: Mapping[str, str]) -> str:

@@ -58,6 +58,15 @@ def check(module: nn.Module) -> None:
         raise UnsupportedModel(f"the model cannot be trained record by record: {problems[0]}")
 
 
+def check_labels(module: nn.Module, data: Dataset) -> None:
+    """Raise ``BadInput`` for labels that the model has no output for, looking at all of them and at no batch."""
+    local = copy.deepcopy(module).eval()
+    with torch.no_grad():
+        classes = _outputs(local, data, np.arange(1)).shape[1]
+    if not 0 <= int(data.labels.min()) <= int(data.labels.max()) < classes:
+        raise BadInput(f"labels must be 0 to {classes - 1}, one for each of the model's outputs")
+
+
 def train(
     module: nn.Module,
     data: Dataset,
@@ -70,12 +79,14 @@ def train(
     All randomness (sampling, noise, dropout) is read from ``random``; torch's own generator ends as it began.
 
     Guarantee: under ``DPSGD`` the update is a function of ``mechanism.steps`` noised sums as that class describes them,
-    an empty batch included, if ``random`` is unpredictable. Under ``SGD``: none.
+    an empty batch included, if ``random`` is unpredictable and ``data.declared_size`` is a constant. It depends on the
+    records in no other way: whatever the given parameters, no record can make this fail. Under ``SGD``: none.
 
-    Raises ``UnsupportedModel``, ``BadInput`` for labels that the model has no output for, and ``TrainingFailed`` when
-    the update is not finite.
+    Raises ``UnsupportedModel``, ``BadInput`` for labels that the model has no output for, and, under ``SGD`` only,
+    ``TrainingFailed`` when the update is not finite.
     """
     check(module)
+    check_labels(module, data)
     local = copy.deepcopy(module).train()
     before = vector.flatten(local)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -87,6 +98,9 @@ def train(
         else:
             _descend(local, data, mechanism, optimizer, random)
     update = vector.flatten(local) - before
+    if isinstance(mechanism, DPSGD):
+        # Failing would tell that there is a record that made it fail, which no noise covers.
+        return np.nan_to_num(update).astype(np.float32, copy=False)
     if not np.isfinite(update).all():
         raise TrainingFailed("training ended in NaN or infinity: lower the learning rate, check the features' scale")
     return update
@@ -94,7 +108,7 @@ def train(
 
 def _descend(module: nn.Module, data: Dataset, mechanism: SGD, optimizer: LocalOptimizer, random: Random) -> None:
     descent = _sgd(module, optimizer)
-    expected = mechanism.sampling_rate * len(data)
+    expected = mechanism.sampling_rate * data.declared_size
     for _ in range(mechanism.steps):
         descent.zero_grad(set_to_none=False)
         for rows in _chunks(poisson_sample(len(data), mechanism.sampling_rate, random)):
@@ -107,7 +121,7 @@ def _descend_privately(
 ) -> None:
     # loss_reduction="sum": gradients are those of each record's own loss, whatever the size of its batch
     recorded = GradSampleModule(module, loss_reduction="sum")
-    expected = mechanism.sampling_rate * len(data)
+    expected = mechanism.sampling_rate * data.declared_size
     descent = _NoisedDescent(_sgd(module, optimizer), mechanism, expected, random)
     for _ in range(mechanism.steps):
         chunks = list(_chunks(poisson_sample(len(data), mechanism.sampling_rate, random)))
@@ -154,20 +168,31 @@ def _record_gradients(recorded: GradSampleModule, data: Dataset, rows: NDArray[n
         if parameter.grad_sample is None:
             unused = name.removeprefix("_module.")
             raise UnsupportedModel(f"parameter {unused!r} takes no part in the output: use it, or freeze it")
+    _silence_overflows([parameter.grad_sample for _, parameter in trainable])
+
+
+def _silence_overflows(gradients: list[torch.Tensor]) -> None:
+    """A record whose gradient overflows counts as a gradient of zero: clipping could not bound NaN."""
+    finite = torch.stack([gradient.flatten(1).isfinite().all(dim=1) for gradient in gradients]).all(dim=0)
+    if not finite.all():
+        for gradient in gradients:
+            gradient[~finite] = 0
 
 
 def _loss(module: nn.Module, data: Dataset, rows: NDArray[np.int64]) -> torch.Tensor:
     """Cross-entropy, summed over the rows."""
     labels = torch.from_numpy(data.labels[rows])
-    outputs = module(torch.from_numpy(data.features[rows]))
+    return nn.functional.cross_entropy(_outputs(module, data, rows), labels, reduction="sum")
+
+
+def _outputs(module: nn.Module, data: Dataset, rows: NDArray[np.int64]) -> torch.Tensor:
+    outputs: torch.Tensor = module(torch.from_numpy(data.features[rows]))
     if outputs.ndim != 2 or len(outputs) != len(rows) or outputs.shape[1] < 2:
         raise UnsupportedModel(
             f"for {len(rows)} records the model returned shape {tuple(outputs.shape)}: "
             "return one row a record and one column a class, at least two"
         )
-    if len(rows) and not 0 <= int(labels.min()) <= int(labels.max()) < outputs.shape[1]:
-        raise BadInput(f"labels must be 0 to {outputs.shape[1] - 1}, one for each of the model's outputs")
-    return nn.functional.cross_entropy(outputs, labels, reduction="sum")
+    return outputs
 
 
 def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

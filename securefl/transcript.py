@@ -65,10 +65,13 @@ class Transcript:
         self.up: Counter[str] = Counter()
         self.down: Counter[str] = Counter()
 
-    def recording(self, exchange: Exchange, round: int) -> Exchange:
-        """The same exchange, with every message written down as it passes."""
+    def count_anew(self) -> None:
+        """Set the counters to zero, at the start of a round: all its attempts are counted."""
         self.up.clear()
         self.down.clear()
+
+    def recording(self, exchange: Exchange, round: int) -> Exchange:
+        """The same exchange, with every message written down as it passes."""
 
         def recorded(requests: Messages) -> Replies:
             for client, request in requests.items():

@@ -33,7 +33,7 @@ class Applied(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 @dataclass(frozen=True)
 class Commit:
-    """A model that at least t clients hold: its tag, their signed replies as evidence, and who does not hold it."""
+    """A model that enough clients hold: its tag, their signed replies as evidence, and who does not hold it."""
 
     tag: bytes
     evidence: tuple[Envelope, ...]
@@ -52,7 +52,15 @@ def apply_request(terms: Terms, total: Sum) -> ApplyRequest:
     proof, context = total.proof, terms.context
     packed = terms.layout.ring.pack(total.total)
     return ApplyRequest(
-        context.round, context.attempt, packed, proof.cohort, proof.shared, proof.keys, proof.inputs, proof.consents
+        context.run,
+        context.round,
+        context.attempt,
+        packed,
+        proof.cohort,
+        proof.shared,
+        proof.keys,
+        proof.inputs,
+        proof.consents,
     )
 
 
@@ -64,8 +72,8 @@ def verified_sum(terms: Terms, request: ApplyRequest) -> tuple[RingVector, tuple
     """
     headers = [signed.open(terms.roster, terms.session, Step.INPUT) for signed in request.inputs]
     survivors = [header.sender for header in headers]
-    threshold = _threshold(terms, request)
-    if survivors != sorted(set(survivors)) or len(survivors) < threshold:
+    threshold, least = _fewest(terms, request)
+    if survivors != sorted(set(survivors)) or len(survivors) < least:
         raise Inconsistent(
             f"a sum of {len(survivors)} from a cohort of {len(request.cohort)} is not one this client accepts"
         )
@@ -80,11 +88,11 @@ def verified_sum(terms: Terms, request: ApplyRequest) -> tuple[RingVector, tuple
     return terms.layout.ring.unpack(request.total, terms.layout.length), uploads
 
 
-def _threshold(terms: Terms, request: ApplyRequest) -> int:
+def _fewest(terms: Terms, request: ApplyRequest) -> tuple[int, int]:
     if list(request.cohort) != sorted(set(request.cohort)) or not set(request.cohort) <= set(terms.roster.keys):
         raise Inconsistent("the sum's cohort is unsorted or names clients outside the roster")
     try:
-        return terms.rules.threshold_for(len(request.cohort))
+        return terms.rules.threshold_for(len(request.cohort)), terms.rules.least(len(request.cohort))
     except ConfigurationError as error:
         raise Inconsistent(str(error)) from error
 
@@ -96,13 +104,13 @@ def _seed(terms: Terms, header: Header) -> bytes:
 
 
 class ApplyServer:
-    """Asks until t equal tags commit the round, each time with the same bytes, at most ``tries`` times."""
+    """Asks until enough equal tags settle the model (``CohortRules.binding``), with the same bytes, ``tries`` times."""
 
     def __init__(self, terms: Terms, request: ApplyRequest, tries: int = 3) -> None:
         self.asked = frozenset(terms.roster.keys)
         self._terms = terms
         self._bytes = encode(request)
-        self._threshold = terms.rules.threshold_for(len(request.cohort))
+        self._threshold = terms.rules.binding(len(request.cohort), len(terms.roster.keys))
         self._tries = tries
         self._replies: dict[ClientId, Envelope] = {}
         self._applied: dict[ClientId, Applied] = {}

@@ -149,11 +149,11 @@ class AggregationClient:
             raise Inconsistent("the key list is unsorted or names a client or a key twice")
         if state.own not in request.advertised:
             raise Inconsistent("the key list does not have this client's own keys")
-        return Cohort(key_list_digest(request.advertised), members, self._threshold(len(members)))
+        return Cohort(key_list_digest(request.advertised), members, *self._fewest(len(members)))
 
-    def _threshold(self, cohort: int) -> int:
+    def _fewest(self, cohort: int) -> tuple[int, int]:
         try:
-            return self._terms.rules.threshold_for(cohort)
+            return self._terms.rules.threshold_for(cohort), self._terms.rules.least(cohort)
         except ConfigurationError as error:
             raise Inconsistent(str(error)) from error
 
@@ -171,8 +171,8 @@ class AggregationClient:
             if dealer in held:
                 raise Inconsistent(f"shares of {dealer} came twice")
             held[dealer] = pair
-        if len(held) < state.cohort.threshold:
-            raise Inconsistent(f"{len(held)} clients dealt shares, {state.cohort.threshold} are needed")
+        if len(held) < state.cohort.least:
+            raise Inconsistent(f"{len(held)} clients dealt shares, {state.cohort.least} are needed")
         # Masks first: an unusable key in the list is refused before the update is asked for, which may cost privacy.
         masks, layout = self._masks(state, held), self._terms.layout
         encoded = self._encode()
@@ -223,8 +223,8 @@ class AggregationClient:
             or not set(survivors) <= set(state.held)
         ):
             raise Inconsistent("the survivor set is unsorted, lacks this client or names clients who dealt no shares")
-        if len(survivors) < cohort.threshold:
-            raise Inconsistent(f"a survivor set of {len(survivors)} is below the threshold of {cohort.threshold}")
+        if len(survivors) < cohort.least:
+            raise Inconsistent(f"a survivor set of {len(survivors)} is below the {cohort.least} that a sum needs")
         statement = self._statement(state, survivors)
         return Consenting(cohort, state.held, survivors), self._envelope(Step.CONSISTENCY, cohort.keys, [statement])
 

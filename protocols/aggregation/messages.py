@@ -180,6 +180,7 @@ class ApplyRequest(Message, frozen=True):
     """Exchange 5, where only key holders can decode: the sum, whose it is, and the proof that clients agreed to it."""
 
     KIND: ClassVar[int] = 6
+    run: str
     round: int
     attempt: int
     total: bytes

@@ -93,6 +93,10 @@ class CohortKeys:
     def threshold(self) -> int:
         return self.terms.rules.threshold_for(len(self.members))
 
+    @property
+    def least(self) -> int:
+        return self.terms.rules.least(len(self.members))
+
     def open(self, step: Step, sender: ClientId, reply: Envelope) -> tuple[bytes, ...]:
         """The parts of an envelope for this key list; returns the seed first."""
         header = reply.open(self.terms.roster, self.terms.session, step, sender)
@@ -154,7 +158,7 @@ class Shares:
     def __init__(self, cohort: CohortKeys) -> None:
         self.cohort = cohort
         self.asked = frozenset(cohort.names)
-        self.needed = cohort.threshold
+        self.needed = cohort.least
         self._dealt: dict[ClientId, Envelope] = {}
 
     @property
@@ -191,7 +195,7 @@ class Inputs:
     def __init__(self, cohort: CohortKeys, dealt: dict[ClientId, Envelope]) -> None:
         self.cohort = cohort
         self.asked = frozenset(dealt or cohort.names)
-        self.needed = cohort.threshold
+        self.needed = cohort.least
         self._dealt = dealt
         self._layout = cohort.terms.layout
         self._sum = RunningSum(self._layout.ring, self._layout.length)

@@ -41,11 +41,12 @@ class Advertising:
 
 @dataclass(frozen=True)
 class Cohort:
-    """The key list U1 that this client accepted, and the threshold it computed from it."""
+    """The key list U1 that this client accepted, and what it computed from it: the threshold, and the least sum."""
 
     keys: bytes
     members: Mapping[ClientId, Advertised] = field(repr=False)
     threshold: int
+    least: int
 
 
 @dataclass(frozen=True)

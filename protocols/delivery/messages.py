@@ -43,6 +43,7 @@ class MakeKeyRequest(Message, frozen=True):
     """Asks one client to make the CKKS key and seal it to all who joined."""
 
     KIND: ClassVar[int] = 8
+    run: str
     joined: tuple[Envelope, ...]
 
 
@@ -50,6 +51,7 @@ class ReceiveKeyRequest(Message, frozen=True):
     """The maker's signed header and the part for this receiver."""
 
     KIND: ClassVar[int] = 9
+    run: str
     signed: Signed
     part: bytes
 
@@ -58,6 +60,7 @@ class CatchUpRequest(Message, frozen=True):
     """Asks a client that missed a sum for a one-use key. ``round`` is the round whose model it will get."""
 
     KIND: ClassVar[int] = 10
+    run: str
     round: int
 
 
@@ -65,6 +68,7 @@ class SealModelRequest(Message, frozen=True):
     """Asks a client that holds the model of ``round`` to seal it to those who lack it."""
 
     KIND: ClassVar[int] = 11
+    run: str
     round: int
     wanted: tuple[Envelope, ...]
 
@@ -73,6 +77,7 @@ class InstallModelRequest(Message, frozen=True):
     """The sealed model, and the signed replies of exchange 5 that show which model is the right one."""
 
     KIND: ClassVar[int] = 12
+    run: str
     round: int
     signed: Signed
     part: bytes

@@ -66,7 +66,7 @@ class _Exchange:
 
 
 class DeliveryServer:
-    """One delivery. ``givers`` are asked in turn until one answers; receivers who stay silent simply stay without."""
+    """One delivery. Givers are asked in turn until ``needed`` receivers hold the same."""
 
     def __init__(
         self,
@@ -75,11 +75,14 @@ class DeliveryServer:
         requests: Requests,
         receivers: Sequence[ClientId],
         givers: Sequence[ClientId],
+        needed: int = 1,
     ) -> None:
         self._roster = roster
         self._purpose = purpose
         self._requests = requests
         self._givers = list(givers)
+        self._needed = needed
+        self._words: dict[ClientId, bytes] = {}
         self._joined: dict[ClientId, Envelope] = {}
         self._exchange = self._ask(_Turn.JOIN, receivers)
         self.faults: dict[ClientId, str] = {}
@@ -97,18 +100,19 @@ class DeliveryServer:
                 given = next(iter(self._exchange.replies.values()), None)
                 return self._hand_out(given) if given else self._ask_giver()
             case _Turn.RECEIVE:
-                return {}
+                self._words |= {name: reply.parts[0] for name, reply in self._exchange.replies.items()}
+                short = len(self.result.holders) < self._needed and self._givers
+                return self._ask_giver() if short else {}
 
     @property
     def result(self) -> Delivered:
-        if self._exchange.turn is not _Turn.RECEIVE:
-            return Delivered((), b"", self.faults)
-        words = Counter(reply.parts[0] for reply in self._exchange.replies.values())
-        word = words.most_common(1)[0][0] if words else b""
-        holders = tuple(name for name, reply in sorted(self._exchange.replies.items()) if reply.parts[0] == word)
-        return Delivered(holders, word, self.faults)
+        counted = Counter(self._words.values()).most_common(1)
+        word = counted[0][0] if counted else b""
+        return Delivered(tuple(sorted(n for n, said in self._words.items() if said == word)), word, self.faults)
 
     def _ask_giver(self) -> Messages:
+        if not self._givers and self._words:  # some hold it: the caller decides whether they are enough
+            return {}
         if not self._givers:
             raise RoundAborted("no client is left to hand over what the others need", self.faults, {})
         giver = self._givers.pop(0)

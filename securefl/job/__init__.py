@@ -21,6 +21,7 @@ from securefl.job.file import Table, closest, remedy
 from securefl.job.sections import About, Data, Model, Privacy, Shield, Simulation, Training
 from securefl.plan import LocalOptimizer
 from securefl.privacy.mechanism import DPSGD, SGD, Budget, Mechanism
+from securefl.protection import KINDS, Protection
 
 if TYPE_CHECKING:
     from securefl.job.federation import Federation
@@ -68,8 +69,14 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def minimum(self) -> int:
-        """The fewest clients among whom a sum may be formed."""
-        return self.protection.minimum or max(3, self.protection.threshold or two_thirds(len(self.clients)))
+        """The fewest clients whose sum may be formed."""
+        return self.shield.minimum_of(len(self.clients))
+
+    @property
+    def shield(self) -> Protection:
+        """The protection, as clients and server use it."""
+        section = self.protection
+        return KINDS[section.kind](bound=section.bound, minimum=section.minimum, threshold=section.threshold)
 
     @property
     def mechanism(self) -> Mechanism:

@@ -126,9 +126,7 @@ PILOT = Pilot(
     test=test,
     model=model,
     # Both chosen by `python -m benchmarks.tune breast-cancer`, on training rows only.
-    private=Recipe(
-        DPSGD(noise_multiplier=5.54, sampling_rate=1.0, steps=1, clip=0.3), LocalOptimizer(13.33), rounds=15
-    ),
+    private=Recipe(DPSGD(noise_multiplier=7.83, sampling_rate=1.0, steps=2, clip=0.3), LocalOptimizer(6.67), rounds=15),
     public=Recipe(SGD(sampling_rate=1.0, steps=20), LocalOptimizer(2.0), rounds=10),
     budget=Budget(epsilon=3.0, delta=1e-5),
     hazards=(

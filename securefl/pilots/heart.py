@@ -120,7 +120,7 @@ PILOT = Pilot(
     test=test,
     model=model,
     # Both chosen by `python -m benchmarks.tune heart`, on training rows only.
-    private=Recipe(DPSGD(noise_multiplier=3.55, sampling_rate=1.0, steps=1, clip=1.0), LocalOptimizer(2.0), rounds=15),
+    private=Recipe(DPSGD(noise_multiplier=2.9, sampling_rate=1.0, steps=1, clip=1.0), LocalOptimizer(8.0), rounds=10),
     public=Recipe(SGD(sampling_rate=1.0, steps=20), LocalOptimizer(0.3), rounds=10),
     budget=Budget(epsilon=5.0, delta=1e-5),
     hazards=(

@@ -15,6 +15,7 @@ from securefl.privacy.mechanism import Budget, Mechanism
 from securefl.protection import Protection
 from securefl.round import enrol
 
+RUN = "0123"
 NAMES = ("ada", "bob", "cyd", "dan", "eve")
 CELLS: Mapping[str, Protection] = {cell.kind: cell for cell in (Plain(), SecAgg(), CKKSUnmasked(), CKKS())}
 # Every record in every step and no noise: training is deterministic, so that all cells must reach one model.
@@ -57,9 +58,10 @@ def server(
     mechanism: Mechanism = WHOLE,
     folder: Path | None = None,
     weights: Mapping[str, float] | None = None,
+    run: str = RUN,
 ) -> Server:
     store = Store(folder / "server.store") if folder else None
-    return Server(model, CELLS[cell], mechanism, LocalOptimizer(0.5), weights=weights, test=TEST, store=store)
+    return Server(model, CELLS[cell], mechanism, LocalOptimizer(0.5), weights=weights, test=TEST, run=run, store=store)
 
 
 def enrolled(cell: str = "secagg", mechanism: Mechanism = WHOLE, **more: object) -> tuple[Server, list[Client]]:
@@ -88,7 +90,9 @@ def final_model(coordinator: Server, owners: Sequence[Client]) -> np.ndarray[tup
     """The global model, from whoever can read it."""
     found = coordinator.model()
     if found is None:
-        found = next(owner.model() for owner in owners if owner.model_round() == coordinator.round_number)
+        found = next(
+            owner.model(coordinator.run) for owner in owners if owner.model_round(RUN) == coordinator.round_number
+        )
     assert found is not None
     return found
 

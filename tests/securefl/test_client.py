@@ -12,6 +12,7 @@ from protocols.aggregation.messages import Envelope, KeysRequest, Refusal
 from protocols.wire import decode, encode, kind
 from securefl import DPSGD, SGD, Client, Dataset, Ledger, Store
 from securefl.announcement import Announcement, public_tag
+from securefl.errors import BadInput, Refused
 from securefl.plan import Plan
 from securefl.privacy.mechanism import Budget
 from tests.securefl.federation import NAMES, WHOLE, client, clients, direct, enrolled, model, records, server
@@ -32,7 +33,7 @@ def pinned(
     owners = clients(budget=budget, folder=folder)
     roster = {owner.name: owner.public_key for owner in owners}
     plan = server(mechanism=mechanism).enrol(roster)
-    owners[0].pin(roster)
+    owners[0].pin(roster, plan)
     return owners[0], plan
 
 
@@ -58,27 +59,68 @@ def test_a_client_answers_what_its_owner_allows() -> None:
         ({"architecture": "00"}, "not the architecture"),
         ({"dimension": 21}, "not the architecture"),
         ({"clients": ("ada", "bob", "cyd"), "weights": (1.0, 1.0, 1.0)}, "other clients"),
+        ({"clients": ("ada", "ada", "bob", "cyd", "eve")}, "other clients"),
         ({"weights": (1.0, 1.0, 1.0, 1.0, 0.0)}, "weights"),
+        ({"weights": (1.0, 1.0, 1.0, 1.0, 1.5)}, "weights"),
         ({"weights": (1.0, 1.0)}, "weights"),
         ({"mechanism": PRIVATE}, "no privacy budget"),
     ],
 )
-def test_what_the_owner_did_not_allow_is_refused(values: dict[str, object], reason: str) -> None:
+def test_an_owner_cannot_accept_what_contradicts_its_own_settings(values: dict[str, object], reason: str) -> None:
     owner, plan = pinned()
-    word, why = refused(owner, opening(changed(plan, **values)))
-    assert word == "policy"
-    assert reason in why
+    with pytest.raises(Refused, match=reason):
+        owner.pin(
+            {name: client(name).public_key for name in NAMES} | {"ada": owner.public_key}, changed(plan, **values)
+        )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"protection": "plain"},
+        {"weights": (1.0, 1e-9, 1e-9, 1e-9, 1e-9)},
+        {"minimum": 3},
+        {"bound": 9.0},
+        {"mechanism": SGD(1.0, 3)},
+        {"model_seed": 1},
+    ],
+)
+def test_a_plan_that_the_owner_did_not_accept_is_refused_also_in_the_middle_of_a_run(values: dict[str, object]) -> None:
+    """Without this, a server turns secagg into plain in round 2, or weighs all clients but one to nothing."""
+    owner, plan = pinned()
+    assert kind(owner.handle(opening(plan))) == Envelope.KIND
+    word, why = refused(owner, opening(changed(plan, **values), round=2))
+    assert (word, why) == ("policy", "the announced plan is not the one that this owner accepted")
 
 
 def test_an_owner_with_a_budget_takes_part_in_private_jobs_only() -> None:
-    owner, plan = pinned(BUDGET, WHOLE)
-    assert refused(owner, opening(plan))[0] == "policy"
+    with pytest.raises(Refused, match="differentially private jobs only"):
+        pinned(BUDGET, WHOLE)
 
 
-def test_a_client_without_a_roster_refuses() -> None:
-    owner = client("ada")
+def test_a_client_that_accepted_nothing_refuses() -> None:
     _, plan = pinned()
-    assert refused(owner, opening(plan)) == ("policy", "this client has no roster: pin one before it takes part")
+    word, why = refused(client("ada"), opening(plan))
+    assert word == "policy"
+    assert "accepted no roster and plan" in why
+
+
+@pytest.mark.parametrize(("name", "budget"), [("ada", None), ("ada", Budget(9.0, 1e-5)), ("bob", BUDGET)])
+def test_a_ledger_of_another_budget_or_owner_is_refused(name: str, budget: Budget | None) -> None:
+    """Otherwise it is that ledger's budget that is enforced, and not the owner's."""
+    with pytest.raises(BadInput, match="another client or budget"):
+        Client("ada", records(0), model, budget=BUDGET, ledger=Ledger(":memory:", name, budget))
+
+
+def test_every_training_reads_fresh_randomness() -> None:
+    """The same round twice from the same model: private updates must differ."""
+    models = []
+    for _ in range(2):
+        coordinator, owners = enrolled(mechanism=PRIVATE, budget=Budget(9.0, 1e-5))
+        coordinator.round(direct(owners))
+        models.append(coordinator.model())
+    assert models[0] is not None and models[1] is not None
+    assert models[0].tobytes() != models[1].tobytes()
 
 
 def test_a_spent_budget_is_refused_before_any_key_goes_out() -> None:
@@ -94,9 +136,11 @@ def test_an_attempt_is_joined_once_even_after_a_restart(tmp_path: Path, round: i
     owner, plan = pinned(folder=tmp_path)
     owner.handle(opening(plan))
     restarted = client("ada", folder=tmp_path)
-    restarted.pin({name: key for name, key in zip(NAMES, _keys(tmp_path), strict=True)})
+    restarted.pin(dict(zip(NAMES, _keys(tmp_path), strict=True)), plan)
     assert restarted.public_key == owner.public_key
-    assert refused(restarted, opening(plan, round=round, attempt=attempt))[0] == "policy"
+    word, why = refused(restarted, opening(plan, round=round, attempt=attempt))
+    assert word == "policy"
+    assert "is not after round 1, attempt 1" in why
 
 
 def _keys(folder: Path) -> list[bytes]:
@@ -110,19 +154,17 @@ def test_a_model_of_the_wrong_size_or_with_nan_is_refused(vector: bytes) -> None
 
 
 def test_the_ledger_is_charged_before_training_starts(tmp_path: Path) -> None:
-    """Training fails here; the charge must stand all the same."""
-    features = np.full((40, 10), 1e30, np.float32)
+    """Every forward pass of training sees the charge in the ledger already."""
     ledger = Ledger(":memory:", "ada", BUDGET)
 
-    class Explodes(nn.Linear):
+    class Watched(nn.Linear):
         def forward(self, x):  # type: ignore[no-untyped-def]
-            charged.append(len(ledger.entries()))
+            if self.training:
+                charged.append(len(ledger.entries()))
             return super().forward(x)
 
     charged: list[int] = []
-    broken = Client(
-        "ada", Dataset(features, np.zeros(40, np.int64)), lambda: Explodes(10, 2), budget=BUDGET, ledger=ledger
-    )
+    broken = Client("ada", records(0), lambda: Watched(10, 2), budget=BUDGET, ledger=ledger)
     owners = [broken, *clients(NAMES[1:], BUDGET)]
     coordinator = server(mechanism=DPSGD(noise_multiplier=4.0, sampling_rate=1.0, steps=1))
     from securefl.round import enrol
@@ -169,5 +211,6 @@ ANY = Client("ada", records(0), model, store=Store())
 
 def test_secrets_are_not_in_a_client_s_text() -> None:
     owner, _ = pinned()
-    assert owner._identity.secret.hex() not in repr(owner._identity)
-    assert repr(owner._identity.secret) not in repr(owner._identity)
+    for text in (repr(owner), repr(owner._identity), str(vars(owner))):
+        assert owner._identity.secret.hex() not in text
+        assert repr(owner._identity.secret) not in text

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from protocols.aggregation.messages import ApplyRequest, Refusal
-from protocols.delivery.messages import CatchUpRequest, JoinRequest
+from protocols.delivery.messages import CatchUpRequest, JoinRequest, MakeKeyRequest, SealModelRequest
 from protocols.encoding.rlwe import PRIME
 from protocols.ring import Ring
 from protocols.wire import decode, encode, kind
 from securefl import Client, Server
 from securefl.errors import RoundFailed
 from securefl.round import enrol
-from tests.securefl.federation import NAMES, client, clients, direct, enrolled, server
+from tests.securefl.federation import NAMES, RUN, client, clients, direct, enrolled, server
 
 
 def models(owners: list[Client]) -> set[bytes]:
-    found = [owner.model() for owner in owners]
+    found = [owner.model(RUN) for owner in owners]
     assert all(model is not None for model in found)
     return {model.tobytes() for model in found if model is not None}
 
@@ -36,7 +36,7 @@ def test_a_client_that_missed_a_sum_catches_up_before_the_next_round() -> None:
     coordinator, owners = enrolled("ckks")
     first = coordinator.round(direct([owner for owner in owners if owner.name != "cyd"]))
     assert first.dropped == {"cyd": "exchange 0"}
-    assert owners[2].model_round() == 0
+    assert owners[2].model_round(RUN) == 0
     second = coordinator.round(direct(owners))
     assert "cyd" in second.contributors
     assert len(models(owners)) == 1
@@ -52,7 +52,7 @@ def test_a_client_that_went_back_in_time_says_so_and_catches_up(tmp_path: Path) 
         coordinator.round(direct(owners))
     (tmp_path / "dan.store").write_bytes(backup)
     owners[3] = client("dan", folder=tmp_path)
-    owners[3].pin({owner.name: owner.public_key for owner in owners})
+    owners[3].pin({owner.name: owner.public_key for owner in owners}, coordinator.plan)
     assert coordinator.round(direct(owners)).dropped["dan"] == "refused: behind"
     assert "dan" in coordinator.round(direct(owners)).contributors
     assert len(models(owners)) == 1
@@ -122,7 +122,7 @@ def test_a_crash_after_the_sum_was_formed_hands_out_the_same_bytes_again(tmp_pat
 
     with pytest.raises(Crash):
         coordinator.round(dying)
-    assert [owner.model_round() for owner in owners].count(1) == 2
+    assert [owner.model_round(RUN) for owner in owners].count(1) == 2
     again = server("ckks", folder=tmp_path)
     restarted = clients(folder=tmp_path)
     enrol(again, restarted)
@@ -164,9 +164,9 @@ def test_too_few_keys_end_the_set_up() -> None:
 def test_requests_out_of_turn_are_refused() -> None:
     coordinator, owners = enrolled("ckks")
     coordinator.round(direct(owners))
-    assert decode(owners[0].handle(encode(CatchUpRequest(0))), Refusal).reason == "protocol"
+    assert decode(owners[0].handle(encode(CatchUpRequest(RUN, 0))), Refusal).reason == "protocol"
     fresh = client("ada")
-    assert decode(fresh.handle(encode(CatchUpRequest(1))), Refusal).reason == "protocol"
+    assert decode(fresh.handle(encode(CatchUpRequest(RUN, 1))), Refusal).reason == "policy"
     assert decode(fresh.handle(encode(JoinRequest(b"nonsense"))), Refusal).reason == "protocol"
 
 
@@ -175,10 +175,9 @@ def test_the_server_s_store_holds_neither_key_nor_model(tmp_path: Path) -> None:
     enrol(coordinator, owners)
     coordinator.set_up(direct(owners))
     coordinator.round(direct(owners))
-    holder = owners[0]._keyholder
-    assert holder is not None
+    holder = owners[0]._keyholder(RUN)
     stored = (tmp_path / "server.store").read_bytes()
-    model = owners[0].model()
+    model = owners[0].model(RUN)
     assert model is not None
     for secret in (holder.key, holder.key[:64], holder.key[-32:], model.tobytes(), model[:4].tobytes()):
         assert secret not in stored
@@ -206,16 +205,65 @@ def test_a_second_sum_of_one_round_is_never_decrypted() -> None:
     assert len(models(owners)) == 1
 
 
+def test_a_catch_up_to_the_model_that_one_has_buys_no_second_decryption() -> None:
+    """Decrypt, be caught up to the round one already has, decrypt again: each turn would tell the server one bit."""
+    coordinator, owners = enrolled("ckks")
+    coordinator.round(direct(owners))
+    victim, seen = owners[4], []
+
+    class Probing(Between):
+        def handle(self, request: bytes) -> bytes:
+            if kind(request) == ApplyRequest.KIND:
+                for change in (flipped, shifted):
+                    Between(victim, change).handle(request)
+                    seen.append(victim.errors[-1])
+                    coordinator._state = msgspec.structs.replace(coordinator._state, behind=("eve",))
+                    coordinator._catch_up(direct(owners))
+                    assert coordinator._state.behind == ()  # it did take the model that it has, again
+            return victim.handle(request)
+
+    coordinator.round(direct([*owners[:4], Probing(victim, flipped)]))  # type: ignore[list-item]
+    assert seen == ["the decrypted sum is out of range", "another sum of round 2 was decrypted before"]
+
+
+def test_two_runs_on_one_client_s_store_do_not_disturb_each_other() -> None:
+    coordinator, owners = enrolled("ckks")
+    other = server("ckks", run="other")
+    enrol(other, owners)
+    other.set_up(direct(owners))
+    for each in (coordinator, other, coordinator):
+        assert each.round(direct(owners)).contributors == NAMES
+    assert {(owner.model_round(RUN), owner.model_round("other")) for owner in owners} == {(2, 1)}
+
+
+def test_a_client_that_hands_out_nothing_usable_is_passed_over() -> None:
+    """The first in line to make the key, or to hand on a model, must not be able to stop everyone."""
+    owners = clients()
+    bad = owners[0]
+
+    class Useless(Between):
+        def handle(self, request: bytes) -> bytes:
+            if kind(request) in (MakeKeyRequest.KIND, SealModelRequest.KIND):
+                return self._victim.handle(request)[:-1] + b"?"
+            return self._victim.handle(request)
+
+    coordinator = server("ckks")
+    enrol(coordinator, owners)
+    team = [Useless(bad, flipped), *owners[1:]]
+    coordinator.set_up(direct(team))  # type: ignore[arg-type]
+    coordinator.round(direct(team[:4]))  # type: ignore[arg-type]
+    assert "eve" in coordinator.round(direct([*team[:4], owners[4]])).contributors  # type: ignore[list-item]
+
+
 def test_a_key_that_comes_after_the_first_round_is_refused() -> None:
     coordinator, owners = enrolled("ckks")
     coordinator.round(direct(owners))
-    held = [owner.model_round() for owner in owners]
+    held = [owner.model_round(RUN) for owner in owners]
     again = server("ckks")
-    again._state = msgspec.structs.replace(again._state, run=coordinator._state.run)
     enrol(again, owners)
     with pytest.raises(RoundFailed, match="only 0 clients received"):
         again.set_up(direct(owners))
-    assert [owner.model_round() for owner in owners] == held
+    assert [owner.model_round(RUN) for owner in owners] == held
 
 
 def test_a_model_that_a_minority_signed_is_not_installed() -> None:
@@ -225,4 +273,4 @@ def test_a_model_that_a_minority_signed_is_not_installed() -> None:
     coordinator._state = msgspec.structs.replace(state, evidence=state.evidence[:2])
     coordinator.round(direct(owners))
     assert any("2 clients signed the tag" in error for error in owners[4].errors)
-    assert owners[4].model_round() == 0
+    assert owners[4].model_round(RUN) == 0

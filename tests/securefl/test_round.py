@@ -3,13 +3,14 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl import DPSGD, Ledger
-from securefl.engines.local import Silence
+from securefl.engines.local import LocalEngine, Silence
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed
 from securefl.privacy.mechanism import Budget
 from securefl.round import enrol, federate
@@ -60,7 +61,7 @@ def test_any_dropouts_that_leave_enough_give_the_sum_of_the_rest(silent: dict[st
     models = {}
     for cell in ("plain", "secagg", "ckks"):
         coordinator, owners = server(cell), clients()
-        if not _enough(silent, last_exchange={"plain": 2, "secagg": 4, "ckks": 5}[cell]):
+        if not _enough(silent, cell):
             start = coordinator.model()
             with pytest.raises(RoundFailed):
                 list(federate(coordinator, owners, 1, silences=silences))
@@ -74,11 +75,14 @@ def test_any_dropouts_that_leave_enough_give_the_sum_of_the_rest(silent: dict[st
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def _enough(silent: dict[str, int], last_exchange: int) -> bool:
-    """Whether the cohort of exchange 0 meets its own threshold to the end."""
-    cohort = sum(silent.get(name, 9) > 0 for name in NAMES)
-    left = sum(silent.get(name, 9) > last_exchange for name in NAMES)
-    return cohort >= 4 and left >= 2 * cohort // 3 + 1
+def _enough(silent: dict[str, int], cell: str) -> bool:
+    """Whether the cohort of exchange 0 meets minimum (4 of 5), threshold and, to settle a model, majority."""
+    left = [sum(silent.get(name, 9) > exchange for name in NAMES) for exchange in range(6)]
+    threshold = 2 * left[0] // 3 + 1
+    if left[0] < 4 or left[2] < max(threshold, 4):
+        return False
+    masked = left[1] >= max(threshold, 4) and left[4] >= threshold
+    return {"plain": True, "secagg": masked, "ckks": masked and left[5] >= max(threshold, 3)}[cell]
 
 
 def test_a_silent_client_is_back_in_the_second_attempt() -> None:
@@ -98,7 +102,7 @@ def test_epsilon_is_counted_over_rounds_engines_and_runs(tmp_path: Path) -> None
     """The field's classic fault: a new privacy engine each round, and epsilon starts again."""
     budget = Budget(5.0, 1e-5)
     once = list(federate(server(mechanism=PRIVATE), clients(budget=budget, folder=tmp_path), 2))
-    again = list(federate(server(mechanism=PRIVATE), clients(budget=budget, folder=tmp_path), 2))
+    again = list(federate(server(mechanism=PRIVATE, run="second"), clients(budget=budget, folder=tmp_path), 2))
     whole = list(federate(server(mechanism=PRIVATE), clients(budget=budget), 4))
     assert once[1].epsilon == whole[1].epsilon
     assert again[1].epsilon == whole[3].epsilon
@@ -166,8 +170,49 @@ def test_a_corrupted_reply_is_a_named_fault_and_not_in_the_sum() -> None:
 
 def test_a_ledger_passed_to_two_runs_is_one_ledger() -> None:
     ledger = Ledger(":memory:", "ada", Budget(9.0, 1e-5))
-    for _ in range(2):
+    for run in ("first", "second"):
         owners = clients(NAMES, Budget(9.0, 1e-5))
         owners[0].ledger = ledger
-        list(federate(server(mechanism=PRIVATE), owners, 1))
+        list(federate(server(mechanism=PRIVATE, run=run), owners, 1))
     assert len(ledger.entries()) == 2
+
+
+def test_clients_that_are_behind_are_asked_again(tmp_path: Path) -> None:
+    """Three of five disks go back in time: the first attempt fails, the second finds them caught up."""
+    owners = clients(folder=tmp_path)
+    coordinator = server("ckks")
+    list(federate(coordinator, owners, 1))
+    backups = {name: (tmp_path / f"{name}.store").read_bytes() for name in NAMES[2:]}
+    list(federate(coordinator, owners, 2))
+    for name, backup in backups.items():
+        (tmp_path / f"{name}.store").write_bytes(backup)
+    (record,) = federate(coordinator, clients(folder=tmp_path), 3)
+    assert record.contributors == NAMES
+    assert record.attempt == 4
+
+
+def test_bytes_of_all_attempts_at_a_round_are_counted() -> None:
+    crossings: list[Crossing] = []
+    owners = clients()
+    answer, answers = owners[0].handle, itertools.count()
+
+    def once_silent(request: bytes) -> bytes:
+        return b"lost" if next(answers) == 1 else answer(request)
+
+    owners[0].handle = once_silent  # type: ignore[method-assign]
+    silences = [Silence("dan", 1, 1)]  # with ada's second answer lost, the first attempt has three of five
+    with pytest.raises(RoundFailed):
+        list(federate(server(), owners, 1, silences=silences, transcript=(story := Transcript(crossings.append))))
+    assert sum(story.up.values()) == sum(crossing.bytes for crossing in crossings if crossing.direction == "up")
+    assert [crossing.kind for crossing in crossings if crossing.client == "bob"].count("keys") == 4
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_sum_is_formed_of_fewer_than_the_minimum(cell: str) -> None:
+    coordinator, owners = server(cell), clients()
+    coordinator._protection = msgspec.structs.replace(CELLS[cell], minimum=5)
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners))
+    exchange = LocalEngine({owner.name: owner for owner in owners}, [Silence("eve", 2, 1)]).exchange(1)
+    with pytest.raises(RoundFailed, match="4 clients are left after exchange 2, 5 are needed"):
+        coordinator.round(exchange)

@@ -100,7 +100,7 @@ def refusals(cohort: Cohort, request: ApplyRequest) -> dict[str, ApplyRequest]:
     }
 
 
-CASES = list(refusals(make("ckks"), ApplyRequest(1, 1, b"", names(5), (), b"", tuple(
+CASES = list(refusals(make("ckks"), ApplyRequest("run", 1, 1, b"", names(5), (), b"", tuple(
     sign(identity(name), Header(b"", Step.INPUT, name, b"", b"", ())) for name in names(5)), ())))  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import pytest
@@ -34,6 +35,7 @@ from tests.protocols.cohort import identity, names, roster
 
 ROSTER = roster(4)
 PURPOSE = key_setup("run", b"plan", ROSTER)
+REQUESTS = Requests(JoinRequest(b""), partial(MakeKeyRequest, "run"), partial(ReceiveKeyRequest, "run"))
 SECRET = bytes(range(100, 164))
 
 
@@ -235,7 +237,11 @@ def server(
     receivers: tuple[ClientId, ...] = names(4), givers: tuple[ClientId, ...] = ("c0", "c1", "c2")
 ) -> DeliveryServer:
     return DeliveryServer(
-        ROSTER, PURPOSE, Requests(JoinRequest(b""), MakeKeyRequest, ReceiveKeyRequest), receivers, givers
+        ROSTER,
+        PURPOSE,
+        REQUESTS,
+        receivers,
+        givers,
     )
 
 
@@ -349,11 +355,11 @@ def test_two_packages_for_one_receiver_are_not_two_receivers(parties: dict[Clien
     "message",
     [
         JoinRequest(b"x"),
-        CatchUpRequest(3),
-        MakeKeyRequest((Envelope(Signed(b"", b""), (b"",)),)),
-        SealModelRequest(3, ()),
-        ReceiveKeyRequest(Signed(b"h", b"s"), b"p"),
-        InstallModelRequest(3, Signed(b"h", b"s"), b"p", ()),
+        CatchUpRequest("run", 3),
+        MakeKeyRequest("run", (Envelope(Signed(b"", b""), (b"",)),)),
+        SealModelRequest("run", 3, ()),
+        ReceiveKeyRequest("run", Signed(b"h", b"s"), b"p"),
+        InstallModelRequest("run", 3, Signed(b"h", b"s"), b"p", ()),
     ],
 )
 def test_messages_of_a_delivery_come_back_as_they_were(message: Message) -> None:

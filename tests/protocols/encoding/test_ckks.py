@@ -253,7 +253,7 @@ def test_a_small_change_of_c1_recovers_the_key_from_a_decryption_that_passes_eve
 def test_no_door_takes_a_c1() -> None:
     """What reaches the key is a sum of c0 and seeds. That the seeds are the contributors' own is in test_apply."""
     assert ApplyRequest.__struct_fields__ == (
-        "round", "attempt", "total", "cohort", "shared", "keys", "inputs", "consents",
+        "run", "round", "attempt", "total", "cohort", "shared", "keys", "inputs", "consents",
     )  # fmt: skip
     for decode in (CKKS.decode, Encoding.decode):
         assert list(inspect.signature(decode).parameters) == ["self", "total", "uploads"]

@@ -24,7 +24,7 @@ ENGINE = LocalEngine({"a": Echo(), "b": Echo()}, [Silence("b", 2, round=3)])
         (UnmaskRequest(()), 3, ["a"]),
         (InputRequest(()), 2, ["a", "b"]),
         (InputRequest(()), 4, ["a", "b"]),
-        (CatchUpRequest(3), 3, ["a", "b"]),
+        (CatchUpRequest("run", 3), 3, ["a", "b"]),
     ],
 )
 def test_a_silent_client_is_silent_from_its_exchange_on_in_its_round_only(
