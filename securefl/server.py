@@ -231,9 +231,7 @@ class Server:
             commit = drive(ApplyServer(agreed, request), exchange)
         except RoundAborted as error:
             self._note_behind(error.faults)
-            waiting = (
-                f"The sum of round {request.round} is kept and handed out again when more clients are back."
-            )
+            waiting = f"The sum of round {request.round} is kept and handed out again when more clients are back."
             raise _failed(error, waiting) from error
         self._save(round=request.round, tag=commit.tag, evidence=commit.evidence, behind=commit.behind, pending=None)
         return commit

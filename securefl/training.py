@@ -97,10 +97,11 @@ def train(
             _descend_privately(local, data, mechanism, optimizer, random)
         else:
             _descend(local, data, mechanism, optimizer, random)
-    update = vector.flatten(local) - before
+    update: NDArray[np.float32] = vector.flatten(local) - before
     if isinstance(mechanism, DPSGD):
         # Failing would tell that there is a record that made it fail, which no noise covers.
-        return np.nan_to_num(update).astype(np.float32, copy=False)
+        np.nan_to_num(update, copy=False)
+        return update
     if not np.isfinite(update).all():
         raise TrainingFailed("training ended in NaN or infinity: lower the learning rate, check the features' scale")
     return update

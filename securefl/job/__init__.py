@@ -131,7 +131,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
         loader, factory = self.data.loader, self.model.factory
         if loader is None or factory is None:
             raise BadJob("data.loader", "neither a pilot nor a loader with a model", remedy("data"))
-        return federation.of_code(loader, self.data.test, factory, self.clients, self.data.name)
+        return federation.of_code(loader, self.data.test, factory, self.data)
 
     def to_toml(self) -> str:
         """The job with every key filled in; ``load`` gives it back."""

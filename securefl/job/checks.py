@@ -41,11 +41,14 @@ def _check_source(job: Job) -> None:
     from securefl import pilots
 
     data = job.data
+    for client in data.sizes:
+        if client not in job.clients:
+            raise BadJob(f"data.sizes.{client}", "no such client", closest(client, job.clients))
     if data.pilot is None:
         if job.model.factory is None:
             raise BadJob("model.factory", "missing, and there is no pilot to bring a model", remedy("model.factory"))
         return
-    for key, value in (("data.loader", data.loader), ("data.test", data.test)):
+    for key, value in (("data.loader", data.loader), ("data.test", data.test), ("data.sizes", data.sizes or None)):
         if value is not None:
             raise BadJob(key, f"the pilot {data.pilot!r} brings its own data", "Leave this key out, or data.pilot")
     if data.name != data.pilot:  # a second name for the same records would be a second budget

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from securefl.data import Dataset
 from securefl.errors import BadInput, BadJob, SecureFLError
 from securefl.job.file import closest, remedy
+from securefl.job.sections import Data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,20 +61,22 @@ def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Fed
     )
 
 
-def of_code(loader: str, test: str | None, factory: str, clients: tuple[str, ...], data_name: str) -> Federation:
+def of_code(loader: str, test: str | None, factory: str, data: Data) -> Federation:
     """A federation over data of your own. Raises ``BadJob`` where the code that is named cannot be imported."""
     unchecked = f"how {loader} scales the features is not checked: use public constants, not statistics of the records"
     hazards: tuple[str, ...] = (unchecked,)
+    if undeclared := [client for client in data.clients if client not in data.sizes]:
+        hazards += (f"the row counts of {', '.join(undeclared)} are divisors and thereby public: declare data.sizes",)
     if test is not None:
         hazards += (f"the records of {test} were declared public; accuracies on them are released exactly",)
     return Federation(
-        title=data_name,
-        clients=clients,
-        load=_loader(loader),
+        title=data.name,
+        clients=data.clients,
+        load=_loader(loader, data.sizes),
         test=None if test is None else _test(test),
         model=_model(factory),
         hazards=hazards,
-        data_name=data_name,
+        data_name=data.name,
         source=f"loaded by {loader}",
     )
 
@@ -102,9 +105,14 @@ def _imported(name: str) -> object:
     return importlib.import_module(name)
 
 
-def _loader(name: str) -> Callable[[str], Dataset]:
+def _loader(name: str, sizes: Mapping[str, int]) -> Callable[[str], Dataset]:
     function = resolve("data.loader", name)
-    return lambda client: _dataset(f"{name}({client!r})", lambda: function(client))
+
+    def load(client: str) -> Dataset:
+        loaded = _dataset(f"{name}({client!r})", lambda: function(client))
+        return replace(loaded, size=sizes[client]) if client in sizes else loaded
+
+    return load
 
 
 def _test(name: str) -> Callable[[], Dataset]:

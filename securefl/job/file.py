@@ -28,6 +28,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "data.pilot": 'Name one pilot in quotes, for example pilot = "breast-cancer"',
     "data.loader": 'Write loader = "package.module:function"; it is called with a client\'s name',
     "data.clients": 'List the clients by name, for example clients = ["hospital-1", "hospital-2", "hospital-3"]',
+    "data.sizes": "Write each client's declared number of records, a public constant: sizes = { hospital-1 = 200 }",
     "data.test": 'Write test = "package.module:function"; what it returns is declared public',
     "data.name": 'Name the data set in quotes, for example name = "diabetes-2024"; the privacy ledger is kept under it',
     "model": 'Add a section [model] with factory = "package.module:function"',
@@ -158,7 +159,13 @@ def _at(tables: Mapping[str, object], key: str) -> str:
 
 
 def _lines(table: Mapping[str, object]) -> str:
-    return "".join(f"{_key(name)} = {_literal(value)}\n" for name, value in table.items() if value is not None)
+    return "".join(f"{_key(name)} = {_value(value)}\n" for name, value in table.items() if value not in (None, {}))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(name)} = {_literal(inner)}" for name, inner in value.items()) + " }"
+    return _literal(value)
 
 
 def _key(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from securefl.plan import Protection
 from securefl.privacy.mechanism import Positive, Rate, Steps
@@ -20,13 +20,17 @@ class About(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Data(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[data]``: a pilot, or a loader of your own; ``name`` is the data set's name in the ledgers."""
+    """``[data]``: a pilot, or a loader of your own; ``name`` is the data set's name in the ledgers.
+
+    ``sizes``: declared numbers of records, public constants; a client without one declares the true number.
+    """
 
     clients: tuple[str, ...]
     name: Annotated[str, Meta(min_length=1, max_length=200)]
     pilot: str | None = None
     loader: str | None = None
     test: str | None = None
+    sizes: dict[str, Count] = field(default_factory=dict)
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from securefl import job
-from securefl.errors import BudgetExceeded, NotARun, RoundFailed, RunExists
+from securefl.errors import BadInput, BudgetExceeded, NotARun, RoundFailed, RunExists
 from securefl.job import Job
 from securefl.privacy.ledger import Ledger
 from securefl.records import RoundRecord, Summary
@@ -46,7 +46,10 @@ def test_a_run_leaves_its_whole_story_in_its_folder(tmp_path: Path, cell: str) -
     assert msgspec.json.decode((folder / "summary.json").read_bytes(), type=Summary) == summary
     assert summary.accuracy == records[-1].accuracy
     assert summary.dropouts_recovered == (1 if cell in ("secagg", "ckks") else 0)
-    assert set(load_file(folder / "model.safetensors")) == {"weight", "bias"} or load_file(folder / "model.safetensors")
+    assert {name: value.shape for name, value in load_file(folder / "model.safetensors").items()} == {
+        "weight": (2, 30),
+        "bias": (2,),
+    }
     view = summary.server_view
     assert view.updates_received == 9
     assert view.updates_readable == (9 if cell == "plain" else 0)
@@ -86,6 +89,9 @@ def test_a_stopped_run_goes_on_after_its_last_round(tmp_path: Path, cell: str) -
     assert resumed.history == first
     assert [record.round for record in resumed.rounds()] == [3, 4]
     assert resumed.finish().rounds == 4
+    finished = Run.open(tmp_path / "run")  # once more, when nothing is left to do
+    assert list(finished.rounds()) == []
+    assert finished.finish().accuracy == resumed.finish().accuracy
 
 
 def test_ctrl_c_in_the_middle_of_a_round_leaves_it_charged_and_resumable(tmp_path: Path) -> None:
@@ -128,9 +134,42 @@ def test_too_few_clients_end_the_run_with_exit_code_5(tmp_path: Path) -> None:
 def test_a_history_line_that_a_crash_cut_short_is_left_out(tmp_path: Path) -> None:
     run = Run.create(demo(rounds=2), tmp_path / "run")
     list(run.rounds())
-    with (tmp_path / "run" / "history.jsonl").open("ab") as history:
-        history.write(b'{"round": 3, "att')
-    assert [record.round for record in Run.open(tmp_path / "run").history] == [1, 2]
+    for name in ("history.jsonl", "transcript.jsonl"):
+        with (tmp_path / "run" / name).open("ab") as file:
+            file.write(b'{"round": 3, "att')
+    (tmp_path / "run" / "job.toml").write_text(
+        (tmp_path / "run" / "job.toml").read_text().replace("rounds = 2", "rounds = 3")
+    )
+    resumed = Run.open(tmp_path / "run")
+    assert [record.round for record in resumed.history] == [1, 2]
+    list(resumed.rounds())
+    assert [record.round for record in Run.open(tmp_path / "run").history] == [1, 2, 3]
+    assert resumed.finish().rounds == 3
+
+
+def test_a_loader_that_fails_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_loader.py").write_text("def load(name):\n    raise OSError('no such file')\n")
+    monkeypatch.chdir(tmp_path)
+    text = """
+        [job]
+        name = "mine"
+        rounds = 1
+        [data]
+        loader = "broken_loader:load"
+        clients = ["a", "b", "c"]
+        [model]
+        factory = "securefl.pilots.breast_cancer:model"
+        [training]
+        learning_rate = 1.0
+        sampling_rate = 1.0
+        steps = 1
+        [privacy]
+        enabled = false
+    """
+    (tmp_path / "job.toml").write_text(text)
+    with pytest.raises(BadInput, match="no such file"):
+        Run.create(job.load(tmp_path / "job.toml"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 from securefl.errors import BadInput, BadJob
 from securefl.job import federation
+from securefl.job.sections import Data
 
 MODULE = """
 import numpy as np
@@ -48,9 +49,24 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop("their_code", None)
 
 
-def build(module: str, loader: str = "load", test: str | None = None, model: str = "model") -> federation.Federation:
+def build(
+    module: str,
+    loader: str = "load",
+    test: str | None = None,
+    model: str = "model",
+    sizes: dict[str, int] | None = None,
+) -> federation.Federation:
     tested = None if test is None else f"{module}:{test}"
-    return federation.of_code(f"{module}:{loader}", tested, f"{module}:{model}", ("a", "b", "c"), "theirs")
+    data = Data(("a", "b", "c"), "theirs", sizes=sizes or {})
+    return federation.of_code(f"{module}:{loader}", tested, f"{module}:{model}", data)
+
+
+def test_a_declared_size_replaces_the_number_of_records_and_takes_its_hazard_away(module: str) -> None:
+    undeclared, some = build(module), build(module, sizes={"a": 1000})
+    assert undeclared.load("a").declared_size == len(undeclared.load("a"))
+    assert some.load("a").declared_size == 1000
+    assert any("row counts of a, b, c are divisors" in hazard for hazard in undeclared.hazards)
+    assert any("row counts of b, c are divisors" in hazard for hazard in some.hazards)
 
 
 def test_code_in_the_current_folder_is_found(module: str) -> None:
