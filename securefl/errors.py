@@ -13,7 +13,7 @@ SecureFLError                 everything below; its ``exit_code`` is what the co
 ├── BudgetExceeded       (3)  a data owner's budget does not cover what was asked
 ├── Refused              (2)  a client's policy does not allow what the server asked for
 ├── TrainingFailed       (2)  local training produced no usable update
-└── RoundFailed          (5)  too few clients were left; the model is unchanged
+└── RoundFailed          (5)  too few clients were left
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class TrainingFailed(SecureFLError):
 
 
 class RoundFailed(SecureFLError):
-    """A round ended without an aggregate; the global model is what it was before. ``lost``: who, and where or why."""
+    """A round did not complete; the message says what became of the model. ``lost``: who, and where or why."""
 
     exit_code = 5
 

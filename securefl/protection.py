@@ -49,8 +49,9 @@ class Plain(Protection, frozen=True, kw_only=True):
 class SecAgg(Protection, frozen=True, kw_only=True):
     """Pairwise masks (Bonawitz et al., CCS 2017).
 
-    **Guarantee** (with at most n_C = 0 colluding clients): the server learns the sum of the contributors' updates and
-    the model, and nothing more of any one update.
+    **Guarantee** (fewer than t clients collude with the server): it learns the weighted sum of the contributors'
+    updates, at least ``minimum`` of them, and the model; with colluders, that sum less their own. An update is hidden
+    in proportion to the others' weights, which are part of the plan that owners accept.
     """
 
     kind: ClassVar[Kind] = "secagg"
@@ -74,8 +75,9 @@ class CKKSUnmasked(Protection, frozen=True, kw_only=True):
 class CKKS(Protection, frozen=True, kw_only=True):
     """CKKS under pairwise masks.
 
-    **Guarantee**: the server alone learns no update, no sum and no model; together with a key-holding client it learns
-    what it would learn under ``SecAgg``.
+    **Guarantee** (assuming RLWE): the server alone learns no update, and of sum and model what clients answer: the
+    accuracy, and whether a sum that it may have changed was in range, once a round and client. Together with a
+    key-holding client it learns what it would learn under ``SecAgg``.
     """
 
     kind: ClassVar[Kind] = "ckks"

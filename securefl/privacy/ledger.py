@@ -72,7 +72,8 @@ class Ledger:
     chooses, and each entry records it; None records charges and refuses none. Threads and processes may share a file.
 
     Guarantee: as long as every training is charged first, and the file is not rolled back, the epsilon of all that was
-    released from this data set is at most ``epsilon()``, and at most the budget's.
+    released from this data set is at most ``epsilon()``, and at most the budget's. Noise, rate and steps of a charge
+    must not be chosen from what earlier charges released; within a run they are fixed by its plan.
     Raises ``LedgerError``, and changes nothing, on a file that is not an unaltered ledger of this client and format.
     """
 
