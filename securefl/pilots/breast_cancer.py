@@ -125,8 +125,8 @@ PILOT = Pilot(
     test=test,
     model=model,
     # Both chosen by `python -m benchmarks.tune breast-cancer`, on training rows only.
-    private=Recipe(DPSGD(noise_multiplier=5.54, sampling_rate=1.0, steps=1, clip=0.3), LocalOptimizer(13.33), rounds=15),
-    public=Recipe(SGD(sampling_rate=1.0, steps=20), LocalOptimizer(0.3, momentum=0.9), rounds=10),
+    private=Recipe(DPSGD(noise_multiplier=5.54, sampling_rate=1.0, steps=1, clip=0.3), LocalOptimizer(13.33), 15),
+    public=Recipe(SGD(sampling_rate=1.0, steps=20), LocalOptimizer(0.3, momentum=0.9), 10),
     budget=Budget(epsilon=3.0, delta=1e-5),
     hazards=(
         "scaling constants computed from these records: the published minimum and maximum of each feature",
