@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from securefl.client import Client
-from securefl.engines.local import LocalEngine, Silence
+from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, RoundFailed
 from securefl.privacy.mechanism import DPSGD
 from securefl.records import RoundRecord
@@ -25,16 +25,18 @@ def federate(
     clients: Sequence[Client],
     rounds: int,
     *,
-    silences: Sequence[Silence] = (),
+    faults: Sequence[Silence | Corruption] = (),
     transcript: Transcript | None = None,
 ) -> Iterator[RoundRecord]:
     """Run rounds until ``rounds`` are committed, counting those that the server's store already has.
+
+    ``faults`` are made on purpose, to see what the others do then.
 
     Raises ``BadInput`` before the first round for a plan that could fail later, ``RoundFailed`` when too few clients
     were left in every attempt at a round, and ``BudgetExceeded`` when that is because owners' budgets are spent.
     """
     enrol(server, clients)
-    engine = LocalEngine({client.name: client for client in clients}, silences)
+    engine = LocalEngine({client.name: client for client in clients}, faults)
     transcript = transcript or Transcript()
     server.set_up(transcript.recording(engine.exchange(0), 0))
     while server.round_number < rounds:

@@ -98,7 +98,7 @@ class Run:
                 self._server,
                 self._clients,
                 self.job.rounds,
-                silences=self.job.silences,
+                faults=self.job.silences,
                 transcript=Transcript(lambda crossing: _append(transcript, crossing)),
             )
             for record in records:

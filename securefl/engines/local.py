@@ -1,6 +1,6 @@
 """All clients in one process: the embedded engine, for trials, tests and demonstrations.
 
-It can make chosen clients fall silent at chosen exchanges, so that every dropout can be watched.
+It can make chosen clients fall silent, or garble what they say, at chosen exchanges: every fault can be watched.
 """
 
 from __future__ import annotations
@@ -46,21 +46,37 @@ class Silence(Struct, frozen=True):
     round: int
 
 
+class Corruption(Struct, frozen=True):
+    """A client whose reply at ``exchange`` in ``round`` arrives with its middle bit flipped."""
+
+    client: str
+    exchange: int
+    round: int
+
+
 class LocalEngine:
     """Calls the clients one after the other; a reply is folded in before the next client is asked."""
 
-    def __init__(self, clients: Mapping[str, Answering], silences: Iterable[Silence] = ()) -> None:
+    def __init__(self, clients: Mapping[str, Answering], faults: Iterable[Silence | Corruption] = ()) -> None:
         self._clients = dict(clients)
-        self._silences = tuple(silences)
+        self._faults = tuple(faults)
 
     def exchange(self, round: int) -> Exchange:
         """The exchange for one round: who is silent in it stays silent from that exchange on."""
-        silent_from = {silence.client: silence.exchange for silence in self._silences if silence.round == round}
+        now = [fault for fault in self._faults if fault.round == round]
+        silent_from = {fault.client: fault.exchange for fault in now if isinstance(fault, Silence)}
+        corrupt = {(fault.client, fault.exchange) for fault in now if isinstance(fault, Corruption)}
 
         def call(requests: Messages) -> Iterator[tuple[str, bytes]]:
             for name, request in requests.items():
-                step = _STEPS.get(kind(request))
-                if step is None or step < silent_from.get(name, len(_STEPS)):
-                    yield name, self._clients[name].handle(request)
+                step = _STEPS.get(kind(request), -1)
+                if step < silent_from.get(name, len(_STEPS)):
+                    reply = self._clients[name].handle(request)
+                    yield name, _flipped(reply) if (name, step) in corrupt else reply
 
         return call
+
+
+def _flipped(reply: bytes) -> bytes:
+    middle = len(reply) // 2
+    return reply[:middle] + bytes([reply[middle] ^ 1]) + reply[middle + 1 :]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl import DPSGD, Ledger
-from securefl.engines.local import LocalEngine, Silence
+from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed
 from securefl.privacy.mechanism import Budget
 from securefl.round import enrol, federate
@@ -64,11 +64,11 @@ def test_any_dropouts_that_leave_enough_give_the_sum_of_the_rest(silent: dict[st
         if not _enough(silent, cell):
             start = coordinator.model()
             with pytest.raises(RoundFailed):
-                list(federate(coordinator, owners, 1, silences=silences))
+                list(federate(coordinator, owners, 1, faults=silences))
             assert coordinator.round_number == 0
             assert start is None or start.tobytes() == final_model(coordinator, owners).tobytes()
             continue
-        (record,) = federate(coordinator, owners, 1, silences=silences)
+        (record,) = federate(coordinator, owners, 1, faults=silences)
         assert list(record.contributors) == [name for name in NAMES if silent.get(name, 9) > 2]
         models[cell] = final_model(coordinator, owners)
     for one, other in itertools.combinations(models.values(), 2):
@@ -128,7 +128,7 @@ def test_an_aborted_attempt_stays_charged() -> None:
     owners = clients(budget=Budget(9.0, 1e-5))
     silences = [Silence(name, 3, 1) for name in NAMES[:3]]
     with pytest.raises(RoundFailed):
-        list(federate(server(mechanism=PRIVATE), owners, 1, silences=silences))
+        list(federate(server(mechanism=PRIVATE), owners, 1, faults=silences))
     assert [len(owner.ledger.entries()) for owner in owners] == [2] * 5
 
 
@@ -168,6 +168,17 @@ def test_a_corrupted_reply_is_a_named_fault_and_not_in_the_sum() -> None:
     assert outcome.contributors == ("ada", "bob", "cyd", "eve")
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("exchange", range(6))
+def test_a_reply_that_is_garbled_at_any_exchange_is_a_dropout_there(cell: str, exchange: int) -> None:
+    masked, sealed = CELLS[cell].masked, CELLS[cell].sealed
+    if (exchange in (1, 3, 4) and not masked) or (exchange == 5 and not sealed):
+        exchange = 2  # this protection has no such exchange
+    (record,) = federate(server(cell), clients(), 1, faults=[Corruption("cyd", exchange, 1)])
+    assert "cyd" in record.dropped
+    assert ("cyd" in record.contributors) == (exchange > 2)
+
+
 def test_a_ledger_passed_to_two_runs_is_one_ledger() -> None:
     ledger = Ledger(":memory:", "ada", Budget(9.0, 1e-5))
     for run in ("first", "second"):
@@ -202,7 +213,7 @@ def test_bytes_of_all_attempts_at_a_round_are_counted() -> None:
     owners[0].handle = once_silent  # type: ignore[method-assign]
     silences = [Silence("dan", 1, 1)]  # with ada's second answer lost, the first attempt has three of five
     with pytest.raises(RoundFailed):
-        list(federate(server(), owners, 1, silences=silences, transcript=(story := Transcript(crossings.append))))
+        list(federate(server(), owners, 1, faults=silences, transcript=(story := Transcript(crossings.append))))
     assert sum(story.up.values()) == sum(crossing.bytes for crossing in crossings if crossing.direction == "up")
     assert [crossing.kind for crossing in crossings if crossing.client == "bob"].count("keys") == 4
 
