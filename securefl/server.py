@@ -19,23 +19,13 @@ from protocols.aggregation.messages import ApplyRequest
 from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Roster, Step, Terms
 from protocols.base import Exchange, drive
-from protocols.delivery.messages import (
-    CatchUpRequest,
-    InstallModelRequest,
-    JoinRequest,
-    MakeKeyRequest,
-    ReceiveKeyRequest,
-    SealModelRequest,
-    catch_up,
-    key_setup,
-)
-from protocols.delivery.server import DeliveryServer, Requests
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, RoundAborted
 from protocols.masking import Work
 from securefl import checkpoint, protection
 from securefl.announcement import Announcement, KeyReceived, public_tag, terms
 from securefl.data import Dataset
+from securefl.deliveries import deliver_key, deliver_model
 from securefl.errors import BadInput, RoundFailed
 from securefl.keystream import fastest
 from securefl.plan import LocalOptimizer, Plan
@@ -151,17 +141,8 @@ class Server:
         """Before the first round under CKKS: have a client make the key and relay it. Otherwise nothing to do."""
         if not self._protection.sealed or self._state.key_id:
             return
-        everyone = sorted(self.plan.clients)
-        requests = Requests(
-            JoinRequest(self._announcement().encoded()),
-            lambda joined: MakeKeyRequest(self._state.run, joined),
-            lambda signed, part: ReceiveKeyRequest(self._state.run, signed, part),
-        )
-        purpose = key_setup(self._state.run, self.plan.digest(), self._known_roster())
         try:
-            delivered = drive(
-                DeliveryServer(self._known_roster(), purpose, requests, everyone, everyone, self.plan.minimum), exchange
-            )
+            delivered = deliver_key(self._announcement(), self._known_roster(), exchange)
         except RoundAborted as error:
             raise _failed(error) from error
         if len(delivered.holders) < self.plan.minimum:
@@ -240,20 +221,13 @@ class Server:
         """Relay the model, from one who has it, to those who missed a sum; who stays silent is asked next time."""
         if not self._state.behind:
             return
-        roster, run, number = self._known_roster(), self._state.run, self._state.round
-        evidence, behind = self._state.evidence, self._state.behind
-        givers = [reply.signed.authenticate(roster).sender for reply in evidence]
-        requests = Requests(
-            CatchUpRequest(run, number),
-            lambda joined: SealModelRequest(run, number, joined),
-            lambda signed, part: InstallModelRequest(run, number, signed, part, evidence),
-        )
-        purpose = catch_up(self._state.run, self.plan.digest(), roster, number)
+        state = self._state
         try:
-            delivered = drive(DeliveryServer(roster, purpose, requests, behind, givers, len(behind)), exchange)
+            announced = self._announcement(state.round)
+            delivered = deliver_model(announced, self._known_roster(), state.evidence, state.behind, exchange)
         except RoundAborted:  # nobody who has the model answers: the round goes on without those who lack it
             return
-        self._save(behind=tuple(name for name in behind if name not in delivered.holders))
+        self._save(behind=tuple(name for name in state.behind if name not in delivered.holders))
 
     def _outcome(self, aggregate: Aggregate, accuracy: float | None) -> Outcome:
         # A refusal or a fault says more than "exchange 2": show it.

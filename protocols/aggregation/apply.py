@@ -14,7 +14,7 @@ import msgspec
 from protocols.aggregation.collect import collect
 from protocols.aggregation.messages import ApplyRequest, Envelope, Header, survivors_statement
 from protocols.aggregation.session import Step, Terms
-from protocols.aggregation.stages import Sum
+from protocols.aggregation.stage import Sum
 from protocols.aggregation.verify import check_consents, read
 from protocols.base import ClientId, Messages, Replies
 from protocols.encoding import Upload

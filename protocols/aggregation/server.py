@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from protocols.aggregation.collect import collect
 from protocols.aggregation.messages import KeysRequest
 from protocols.aggregation.session import Terms
-from protocols.aggregation.stages import Keys, Stage, Sum
+from protocols.aggregation.sharing import Keys
+from protocols.aggregation.stage import Stage, Sum
 from protocols.base import ClientId, Messages, Replies
 from protocols.errors import Forged, RoundAborted
 from protocols.masking import Work
