@@ -25,7 +25,8 @@ def measure(
         raise typer.BadParameter(f"unknown subject {name!r}: choose one of {', '.join(SUBJECTS)}")
     subject = importlib.import_module(f"benchmarks.{name}")
     rows: list[Row] = subject.rows(quick)
-    Console().print(table(subject.TITLE, rows))
+    # Wide enough for every figure also where there is no terminal to ask.
+    Console(width=max(110, Console().width)).print(table(subject.TITLE, rows))
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
 

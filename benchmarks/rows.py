@@ -31,7 +31,7 @@ def table(title: str, rows: list[Row]) -> Table:
     """Work, ours, peer, ratio, goal."""
     drawn = Table(title=title, title_justify="left")
     for column in ("work", "ours", "peer", "ratio", "goal", "met"):
-        drawn.add_column(column, justify="left" if column == "work" else "right", no_wrap=column == "work")
+        drawn.add_column(column, justify="left" if column == "work" else "right", no_wrap=True)
     for row in rows:
         met = {True: "yes", False: "no", None: ""}[row.met]
         drawn.add_row(row.name, f"{row.value:.4g} {row.unit}", _peer(row), _number(row.ratio), _number(row.goal), met)

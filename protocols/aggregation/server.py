@@ -48,7 +48,9 @@ class AggregationServer:
         self.faults: dict[ClientId, str] = {}
 
     def open(self) -> Messages:
-        return {name: encode(KeysRequest(text)) for name, text in sorted(self._announcements.items())}
+        # Most often one text for all, and it may hold a model: encode each once.
+        requests = {text: encode(KeysRequest(text)) for text in set(self._announcements.values())}
+        return {name: requests[text] for name, text in sorted(self._announcements.items())}
 
     def advance(self, replies: Replies) -> Messages:
         stage = self._stage
