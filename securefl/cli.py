@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import msgspec
 import typer
 
-from securefl.errors import BadInput, SecureFLError
+from securefl.errors import BadInput, BudgetExceeded, RoundFailed, SecureFLError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,6 +216,10 @@ def _finish(run: Run, console: Console, as_json: bool) -> None:
             summary = run.finish()
     except KeyboardInterrupt as error:
         raise _interrupted(run) from error
+    except (BudgetExceeded, RoundFailed):
+        if run.history:
+            display.say(console, f"the {len(run.history)} rounds that are complete: securefl report {run.folder}")
+        raise
     display.closing(console, job, summary)
     if as_json:
         typer.echo(msgspec.json.encode(summary).decode())

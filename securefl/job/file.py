@@ -132,7 +132,8 @@ def _explained(message: str, tables: Mapping[str, object], kind: type[msgspec.St
         return BadJob(key, "missing", remedy(key))
     if problem.startswith("Invalid enum value"):
         wrong = problem.removeprefix("Invalid enum value ").strip("'")
-        return BadJob(key, f"unknown value {wrong!r}", f"{closest(wrong, _choices(kind, key))} {remedy(key)}")
+        meant = closest(wrong, _choices(kind, key))
+        return BadJob(key, f"unknown value {wrong!r}", meant if meant.startswith("Known") else f"{meant} {remedy(key)}")
     given = _at(tables, key)
     key = key.replace("[...]", "")
     if found := re.fullmatch(r"Expected `(.+)`, got `(.+)`", problem):
