@@ -66,15 +66,15 @@ def _attempt(
             return server.round(transcript.recording(engine.exchange(number), number), without)
         except RoundFailed as failure:
             without |= {name for name, why in failure.lost.items() if _will_fail_again(why)}
-            _refuse_over_budget(server, clients, failure)
             if tries_left == 0 or len(clients) - len(without) < server.plan.minimum:
+                _refuse_over_budget(server, clients, failure)
                 raise
     raise AssertionError("every attempt returns or raises")
 
 
 def _will_fail_again(why: str) -> bool:
-    """Who refused or dealt badly will do so again; who was silent may be back, and who was behind is caught up."""
-    return not why.startswith("exchange ") and why != "refused: behind"
+    """Who refused, or is to blame for an attempt's end. Who was silent, garbled or behind may be back."""
+    return why.startswith(("refused: ", "blamed: ")) and why != "refused: behind"
 
 
 def _refuse_over_budget(server: Server, clients: Sequence[Client], failure: RoundFailed) -> None:

@@ -21,7 +21,10 @@ from protocols.wire import encode
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What a round gave. ``dropped`` maps a client to where it fell silent, ``faults`` to what was wrong with it."""
+    """What a round gave. ``dropped`` maps a client to where it fell silent, ``faults`` to what was wrong with it.
+
+    A fault that starts with "refused: " is the client's own word, one that starts with "blamed: " ended an attempt.
+    """
 
     sum: Sum
     dropped: Mapping[ClientId, str]
@@ -74,7 +77,7 @@ class AggregationServer:
             following = stage.finish()
         except Forged as error:
             if error.blamed is not None:
-                self.faults[error.blamed] = str(error)
+                self.faults[error.blamed] = f"blamed: {error}"
             raise self._aborted(str(error)) from error
         if isinstance(following, Sum):
             self._sum = following

@@ -8,14 +8,27 @@ import numpy as np
 import pytest
 
 from protocols.aggregation.messages import ApplyRequest, Refusal
-from protocols.delivery.messages import CatchUpRequest, JoinRequest, MakeKeyRequest, SealModelRequest
+from protocols.base import drive
+from protocols.delivery.client import give
+from protocols.delivery.messages import (
+    CatchUpRequest,
+    InstallModelRequest,
+    JoinRequest,
+    MakeKeyRequest,
+    SealModelRequest,
+    catch_up,
+    key_setup,
+)
+from protocols.delivery.server import DeliveryServer, Requests
+from protocols.encoding.ckks import CKKSKey
 from protocols.encoding.rlwe import PRIME
 from protocols.ring import Ring
 from protocols.wire import decode, encode, kind
 from securefl import Client, Server
+from securefl.deliveries import deliver_model
 from securefl.errors import RoundFailed
 from securefl.round import enrol
-from tests.securefl.federation import NAMES, RUN, client, clients, direct, enrolled, server
+from tests.securefl.federation import NAMES, RUN, client, clients, direct, enrolled, random_bytes, server
 
 
 def models(owners: list[Client]) -> set[bytes]:
@@ -274,3 +287,68 @@ def test_a_model_that_a_minority_signed_is_not_installed() -> None:
     coordinator.round(direct(owners))
     assert any("2 clients signed the tag" in error for error in owners[4].errors)
     assert owners[4].model_round(RUN) == 0
+
+
+def test_evidence_that_nobody_signed_installs_nothing() -> None:
+    coordinator, owners = enrolled("ckks")
+    coordinator.round(direct(owners[:4]))
+    state = coordinator._state
+    unsigned = tuple(
+        msgspec.structs.replace(reply, signed=msgspec.structs.replace(reply.signed, signature=bytes(64)))
+        for reply in state.evidence
+    )
+    announced = coordinator._announcement(1)
+    delivered = deliver_model(announced, coordinator._known_roster(), state.evidence, ["eve"], direct(owners[:4]))
+    assert delivered.holders == ()  # eve is not there: nothing happens
+    run, roster = coordinator.run, coordinator._known_roster()
+    requests = Requests(
+        CatchUpRequest(run, 1),
+        lambda joined: SealModelRequest(run, 1, joined),
+        lambda signed, part: InstallModelRequest(run, 1, signed, part, unsigned),
+    )
+    purpose = catch_up(run, coordinator.plan.digest(), roster, 1)
+    drive(DeliveryServer(roster, purpose, requests, ["eve"], ["ada"]), direct(owners))
+    assert owners[4].model_round(RUN) == 0
+    assert "the signature of ada does not verify" in owners[4].errors
+
+
+def test_a_package_with_another_key_than_it_names_is_refused_and_the_next_client_makes_the_key() -> None:
+    owners = clients()
+
+    class Liar(Between):
+        def handle(self, request: bytes) -> bytes:
+            if kind(request) != MakeKeyRequest.KIND:
+                return self._victim.handle(request)
+            roster, plan = self._victim._pinned()
+            joined = decode(request, MakeKeyRequest).joined
+            secret = CKKSKey.generate(random_bytes).to_bytes()
+            purpose = key_setup(RUN, plan.digest(), roster)
+            identity = self._victim._identity
+            return encode(give(self.name, identity, purpose, roster, joined, bytes(32), secret, random_bytes))
+
+    coordinator = server("ckks")
+    enrol(coordinator, owners)
+    coordinator.set_up(direct([Liar(owners[0], flipped), *owners[1:]]))  # type: ignore[list-item]
+    assert all("the package holds another key than it says" in owner.errors for owner in owners)
+    assert coordinator.round(direct(owners)).contributors == NAMES
+
+
+def test_what_was_decrypted_is_remembered_across_a_restart(tmp_path: Path) -> None:
+    owners, coordinator = clients(folder=tmp_path), server("ckks")
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners))
+    said: list[str] = []
+
+    class Restarting(Between):
+        def handle(self, request: bytes) -> bytes:
+            if kind(request) != ApplyRequest.KIND:
+                return self._victim.handle(request)
+            for change in (flipped, shifted):
+                reborn = client("eve", folder=tmp_path)
+                reborn.pin({owner.name: owner.public_key for owner in owners}, coordinator.plan)
+                Between(reborn, change).handle(request)
+                said.append(reborn.errors[-1])
+            return b""
+
+    coordinator.round(direct([*owners[:4], Restarting(owners[4], flipped)]))  # type: ignore[list-item]
+    assert said == ["the decrypted sum is out of range", "another sum of round 1 was decrypted before"]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocols.base import Messages, Replies
 from securefl import DPSGD, Ledger
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed
@@ -212,9 +213,10 @@ def test_bytes_of_all_attempts_at_a_round_are_counted() -> None:
 
     owners[0].handle = once_silent  # type: ignore[method-assign]
     silences = [Silence("dan", 1, 1)]  # with ada's second answer lost, the first attempt has three of five
-    with pytest.raises(RoundFailed):
-        list(federate(server(), owners, 1, faults=silences, transcript=(story := Transcript(crossings.append))))
-    assert sum(story.up.values()) == sum(crossing.bytes for crossing in crossings if crossing.direction == "up")
+    (record,) = federate(server(), owners, 1, faults=silences, transcript=Transcript(crossings.append))
+    assert record.attempt == 2
+    up = sum(crossing.bytes for crossing in crossings if crossing.direction == "up")
+    assert sum(record.upload_bytes.values()) == up
     assert [crossing.kind for crossing in crossings if crossing.client == "bob"].count("keys") == 4
 
 
@@ -227,3 +229,32 @@ def test_no_sum_is_formed_of_fewer_than_the_minimum(cell: str) -> None:
     exchange = LocalEngine({owner.name: owner for owner in owners}, [Silence("eve", 2, 1)]).exchange(1)
     with pytest.raises(RoundFailed, match="4 clients are left after exchange 2, 5 are needed"):
         coordinator.round(exchange)
+
+
+def test_an_attempt_is_on_the_server_s_disk_before_anything_is_sent(tmp_path: Path) -> None:
+    """Else a crashed server would ask for the same session twice, and clients would refuse it for ever."""
+    owners = clients()
+    first = server(folder=tmp_path)
+    enrol(first, owners)
+
+    def crash(requests: Messages) -> Replies:
+        direct(owners)(requests)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.round(crash)
+    second = server(folder=tmp_path)
+    enrol(second, owners)
+    outcome = second.round(direct(owners))
+    assert (outcome.attempt, outcome.contributors) == (2, NAMES)
+
+
+def test_who_refused_is_not_asked_again_in_the_next_attempt() -> None:
+    crossings: list[Crossing] = []
+    owners = [client("ada", Budget(0.1, 1e-5)), *clients(NAMES[1:], Budget(9.0, 1e-5))]
+    answer, answers = owners[1].handle, itertools.count()
+    owners[1].handle = lambda request: b"lost" if next(answers) == 0 else answer(request)  # type: ignore[method-assign]
+    (record,) = federate(server(mechanism=PRIVATE), owners, 1, transcript=Transcript(crossings.append))
+    assert (record.attempt, record.contributors) == (2, NAMES[1:])
+    asked = [crossing.client for crossing in crossings if (crossing.kind, crossing.direction) == ("keys", "down")]
+    assert asked.count("ada") == 1
