@@ -62,3 +62,8 @@ def test_the_smallest_cohort_counts_the_threshold_too() -> None:
 
 def test_on_the_complete_graph_everybody_else_is_a_neighbour() -> None:
     assert neighbours("b", ["a", "b", "c"]) == ("a", "c")
+
+
+@pytest.mark.parametrize(("cohort", "roster", "tags"), [(4, 9, 5), (9, 9, 7), (5, 5, 4), (3, 5, 3)])
+def test_a_model_is_settled_by_the_threshold_and_a_majority_of_the_roster(cohort: int, roster: int, tags: int) -> None:
+    assert CohortRules().binding(cohort, roster) == tags

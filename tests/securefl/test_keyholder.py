@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from protocols.aggregation.messages import ApplyRequest, Refusal
-from protocols.base import drive
+from protocols.base import Messages, Replies, drive
 from protocols.delivery.client import give
 from protocols.delivery.messages import (
     CatchUpRequest,
@@ -352,3 +352,29 @@ def test_what_was_decrypted_is_remembered_across_a_restart(tmp_path: Path) -> No
 
     coordinator.round(direct([*owners[:4], Restarting(owners[4], flipped)]))  # type: ignore[list-item]
     assert said == ["the decrypted sum is out of range", "another sum of round 1 was decrypted before"]
+
+
+def test_a_waiting_sum_is_applied_once_clients_that_went_back_in_time_are_caught_up(tmp_path: Path) -> None:
+    """Two have applied round 2, three disks come back from before round 1: only a kept earlier model can help them."""
+    owners, coordinator = clients(folder=tmp_path), server("ckks")
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners))
+    backups = {name: (tmp_path / f"{name}.store").read_bytes() for name in NAMES[2:]}
+    coordinator.round(direct(owners))
+
+    def two_apply(requests: Messages) -> Replies:
+        applying = kind(next(iter(requests.values()))) == ApplyRequest.KIND
+        return direct(owners[:2] if applying else owners)(requests)
+
+    with pytest.raises(RoundFailed, match="The sum of round 2 is kept and handed out again"):
+        coordinator.round(two_apply)
+    for name, backup in backups.items():
+        (tmp_path / f"{name}.store").write_bytes(backup)
+    owners = clients(folder=tmp_path)
+    for owner in owners:
+        owner.pin({each.name: each.public_key for each in owners}, coordinator.plan)
+    with pytest.raises(RoundFailed, match="refused: behind"):
+        coordinator.round(direct(owners))
+    assert coordinator.round(direct(owners)).round == 2
+    assert [owner.model_round(RUN) for owner in owners] == [2] * 5
+    assert len(models(owners)) == 1

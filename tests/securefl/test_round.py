@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocols import shamir
+from protocols.aggregation.messages import SharesRequest
+from protocols.aggregation.stage import CohortKeys
 from protocols.base import Messages, Replies
+from protocols.wire import kind
 from securefl import DPSGD, Ledger
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed
@@ -258,3 +262,50 @@ def test_who_refused_is_not_asked_again_in_the_next_attempt() -> None:
     assert (record.attempt, record.contributors) == (2, NAMES[1:])
     asked = [crossing.client for crossing in crossings if (crossing.kind, crossing.direction) == ("keys", "down")]
     assert asked.count("ada") == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "exchange", "refusal"),
+    [
+        ("secagg", 1, "4 clients dealt shares, 5 are needed"),
+        ("secagg", 2, "a survivor set of 4 is below the 5 that a sum needs"),
+        ("ckks-unmasked", 2, "a sum of 4 from a cohort of 5 is not one this client accepts"),
+    ],
+)
+def test_clients_refuse_a_sum_below_the_minimum_that_a_server_allows(
+    cell: str, exchange: int, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CohortKeys, "least", property(lambda cohort: cohort.threshold))  # the server's own check
+    coordinator, owners = server(cell), clients()
+    coordinator._protection = msgspec.structs.replace(CELLS[cell], minimum=5)
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners))
+    with pytest.raises(RoundFailed):
+        coordinator.round(LocalEngine({o.name: o for o in owners}, [Silence("eve", exchange, 1)]).exchange(1))
+    assert all(refusal in owner.errors for owner in owners[:4])
+
+
+def test_each_record_counts_its_own_round_s_bytes() -> None:
+    crossings: list[Crossing] = []
+    for record in federate(server(), clients(), 2, transcript=Transcript(crossings.append)):
+        for direction, counted in (("up", record.upload_bytes), ("down", record.download_bytes)):
+            mine = [c.bytes for c in crossings if (c.round, c.direction) == (record.round, direction)]
+            assert sum(counted.values()) == sum(mine)
+
+
+def test_who_dealt_shares_of_no_secret_is_named_and_left_out_of_the_next_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owners = clients()
+    answer = owners[3].handle
+
+    def dealing_badly(request: bytes) -> bytes:
+        if kind(request) != SharesRequest.KIND:
+            return answer(request)
+        with monkeypatch.context() as patch:  # shares that fit their commitments, but no polynomial
+            patch.setattr(shamir, "split", lambda _s, _t, points, random: {x: b"\0" + random(32) for x in points})
+            return answer(request)
+
+    owners[3].handle = dealing_badly  # type: ignore[method-assign]
+    (record,) = federate(server(), owners, 1)
+    assert (record.attempt, record.contributors) == (2, ("ada", "bob", "cyd", "eve"))

@@ -112,12 +112,22 @@ def test_no_record_can_make_private_training_fail_whatever_the_model(weights: li
     assert np.isfinite(update).all()
 
 
-def test_a_record_whose_gradient_overflows_counts_as_zero() -> None:
-    data = records()
-    data.features[4] = 3e38
+def test_a_record_whose_gradient_overflows_counts_as_zero_and_the_others_still_count() -> None:
+    module, data = linear(), records()
+    weights = np.zeros(8, np.float32)
+    weights[0] = 1e36  # with a feature of 1e4 the output is infinite and the gradient NaN; for the others it is not
+    vector.load(module, weights)
+    data.features[4, 0] = 1e4
     quiet = DPSGD(QUIET, 1.0, 1, 0.7)
-    with_it, without_it = (training.train(linear(), declared(d, 20), quiet, UNIT) for d in (data, without(data, 4)))
+    with_it, without_it = (training.train(module, declared(d, 20), quiet, UNIT) for d in (data, without(data, 4)))
     np.testing.assert_allclose(with_it, without_it, atol=1e-6)
+    assert np.abs(without_it).max() > 1e-3
+
+
+def test_private_training_of_a_model_that_is_not_finite_tells_nothing() -> None:
+    module = linear()
+    vector.load(module, np.full(8, math.nan, np.float32))
+    assert training.train(module, records(), DPSGD(1.0, 1.0, 2), UNIT).tolist() == [0.0] * 8
 
 
 def test_a_single_clipped_gradient_is_not_longer_than_the_clip() -> None:
