@@ -131,7 +131,7 @@ PILOT = Pilot(
     budget=Budget(epsilon=3.0, delta=1e-5),
     hazards=(
         "scaling constants computed from these records: the published minimum and maximum of each feature",
-        "square roots were preferred to cube roots when test accuracies of both were known; cross-validation hardly differed",
+        "square roots were preferred to cube roots when the test accuracies of both were known",
         "recipes tuned by cross-validation on these training rows, not charged to the budget",
         "row counts of the hospitals, used as weights and divisors, are treated as public",
     ),
