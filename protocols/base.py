@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 ClientId = str
@@ -12,6 +12,27 @@ Exchange = Callable[[Messages], Replies]
 Random = Callable[[int], bytes]
 
 Result = TypeVar("Result", covariant=True)
+
+
+class Requests(Mapping[ClientId, bytes]):
+    """Requests that are made when they are read: where each client is sent something of its own, they need not all be
+    in memory at once. ``make`` gives the same bytes however often it is asked.
+    """
+
+    def __init__(self, clients: Sequence[ClientId], make: Callable[[ClientId], bytes]) -> None:
+        self._clients = dict.fromkeys(clients)
+        self._make = make
+
+    def __getitem__(self, client: ClientId) -> bytes:
+        if client not in self._clients:
+            raise KeyError(client)
+        return self._make(client)
+
+    def __iter__(self) -> Iterator[ClientId]:
+        return iter(self._clients)
+
+    def __len__(self) -> int:
+        return len(self._clients)
 
 
 class ClientSession(Protocol):

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from protocols.merkle import HashMap
 from protocols.primitives import Engine, Keystream, derive
 from protocols.ring import Ring, RingVector
 
@@ -40,9 +41,13 @@ class Map(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """How keystreams are made. Changes speed, never a bit of the result."""
+    """How the heavy work is done. Changes speed, never a bit of the result.
+
+    ``engine`` makes keystreams, ``map`` shares them out by chunk; ``threads`` shares out hashing.
+    """
 
     engine: Engine = Engine.CTR
+    threads: HashMap = map
     map: Map = map
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import cached_property
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -62,14 +63,18 @@ class AgreementKey:
     def generate(cls, random: Random) -> AgreementKey:
         return cls(random(KEY_BYTES))
 
-    @property
+    @cached_property
+    def _private(self) -> X25519PrivateKey:
+        return X25519PrivateKey.from_private_bytes(self.secret)
+
+    @cached_property
     def public(self) -> bytes:
-        return X25519PrivateKey.from_private_bytes(self.secret).public_key().public_bytes_raw()
+        return self._private.public_key().public_bytes_raw()
 
     def agree(self, peer: bytes) -> bytes:
         """The shared secret. Raises ``Forged`` for a key of low order, whose secret would be known to all."""
         try:
-            return X25519PrivateKey.from_private_bytes(self.secret).exchange(X25519PublicKey.from_public_bytes(peer))
+            return self._private.exchange(X25519PublicKey.from_public_bytes(peer))
         except ValueError as error:
             raise Forged("a peer's X25519 key is invalid or of low order") from error
 
@@ -132,8 +137,3 @@ class Keystream:
         context: CipherContext = Cipher(algorithms.AES(key), mode).encryptor()
         # The library's own method, not one of ours around it: it is called once for every 128 KiB.
         self.read_into: Callable[[memoryview, memoryview], int] = context.update_into
-
-
-def hashes(parts: Iterable[bytes]) -> tuple[bytes, ...]:
-    """SHA-256 of each part, as an envelope's header lists them."""
-    return tuple(hashlib.sha256(part).digest() for part in parts)

@@ -6,6 +6,7 @@ The field is wider than a 32-byte secret, so that every secret is one element. A
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 
 from protocols.base import Random
 from protocols.errors import ConfigurationError, MalformedMessage
@@ -28,15 +29,9 @@ def split(secret: bytes, threshold: int, points: Sequence[int], random: Random) 
 def coefficients(points: Iterable[int]) -> dict[int, int]:
     """Lagrange coefficients at zero: computed once for a set of survivors, used for every secret."""
     xs = list(points)
-    result = {}
-    for x in xs:
-        top = bottom = 1
-        for other in xs:
-            if other != x:
-                top = top * other % PRIME
-                bottom = bottom * (other - x) % PRIME
-        result[x] = top * pow(bottom, -1, PRIME) % PRIME
-    return result
+    # Points are small, so that products over all of them are cheap before they are reduced.
+    everything = prod(xs)
+    return {x: everything * pow(x * prod(other - x for other in xs if other != x), -1, PRIME) % PRIME for x in xs}
 
 
 def join(shares: Mapping[int, bytes], lagrange: Mapping[int, int]) -> bytes:

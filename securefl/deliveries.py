@@ -27,7 +27,7 @@ def deliver_key(announced: Announcement, roster: Roster, exchange: Exchange) -> 
     requests = Requests(
         JoinRequest(announced.encoded()),
         lambda joined: MakeKeyRequest(run, joined),
-        lambda signed, part: ReceiveKeyRequest(run, signed, part),
+        lambda given: ReceiveKeyRequest(run, given),
     )
     everyone = sorted(plan.clients)
     session = DeliveryServer(roster, key_setup(run, plan.digest(), roster), requests, everyone, everyone, plan.minimum)
@@ -42,7 +42,7 @@ def deliver_model(
     requests = Requests(
         CatchUpRequest(run, number),
         lambda joined: SealModelRequest(run, number, joined),
-        lambda signed, part: InstallModelRequest(run, number, signed, part, evidence),
+        lambda given: InstallModelRequest(run, number, given, evidence),
     )
     purpose = catch_up(run, announced.plan.digest(), roster, number)
     givers = [reply.signed.authenticate(roster).sender for reply in evidence]

@@ -11,7 +11,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from protocols.aggregation.apply import Applied, model_tag, verified_sum
-from protocols.aggregation.messages import ApplyRequest, Header, Signed, envelope
+from protocols.aggregation.messages import ApplyRequest, Extract, Header, envelope
 from protocols.aggregation.session import Roster, Step
 from protocols.aggregation.verify import read
 from protocols.base import Random
@@ -134,7 +134,7 @@ class KeyHolder:
         """
         if self._record is not None and self._record.round > 0:
             raise Inconsistent(f"this client is at round {self._record.round}: the run's key was made before the first")
-        package, secret = self._receive(self._setup(), request.signed, request.part)
+        package, secret = self._receive(self._setup(), request.given)
         key = CKKSKey.from_bytes(secret)
         if key.key_id != package:
             raise Inconsistent("the package holds another key than it says")
@@ -162,7 +162,7 @@ class KeyHolder:
         start = np.frombuffer(record.model, "<f4")
         model = federated_average(self._plan, start, total, [upload.sender for upload in uploads]).tobytes()
         body = Applied(self._tag(request.round, model), self._accuracy(model))
-        header = Header(agreed.session, Step.APPLY, self._name, b"", b"", ())
+        header = Header(agreed.session, Step.APPLY, self._name, b"", b"", b"")
         reply = encode(envelope(self._identity, header, [msgspec.msgpack.encode(body)]))
         self._write(_Record(record.plan, record.package, request.round, model, record.model, reply))
         return reply
@@ -198,7 +198,7 @@ class KeyHolder:
         record, purpose = self._joined(), self._catch_up(request.round)
         if request.round < record.round:
             raise Inconsistent(f"this client is at round {record.round} already")
-        _, model = self._receive(purpose, request.signed, request.part)
+        _, model = self._receive(purpose, request.given)
         tag = self._tag(request.round, model)
         signers = set()
         for reply in request.evidence:
@@ -220,14 +220,14 @@ class KeyHolder:
         rules = protection.rules(self._plan)
         return rules.binding(rules.fewest, len(self._plan.clients))
 
-    def _receive(self, purpose: Purpose, signed: Signed, part: bytes) -> tuple[bytes, bytes]:
+    def _receive(self, purpose: Purpose, given: Extract) -> tuple[bytes, bytes]:
         if self._one_use is None:
             raise Inconsistent("a package came that this client did not ask for")
-        package, secret = receive(self._name, purpose, self._roster, self._one_use, signed, part)
+        package, secret = receive(self._name, purpose, self._roster, self._one_use, given)
         return package.about, secret
 
     def _reply(self, purpose: Purpose, step: Step, word: bytes) -> bytes:
-        return encode(envelope(self._identity, Header(purpose.session, step, self._name, b"", b"", ()), [word]))
+        return encode(envelope(self._identity, Header(purpose.session, step, self._name, b"", b"", b""), [word]))
 
     def _tag(self, round: int, model: bytes) -> bytes:
         return model_tag(CKKSKey.from_bytes(self.key).tag_key, self._run, round, model)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.aggregation.apply import ApplyServer, Commit, apply_request
+from protocols.aggregation.marks import marked
 from protocols.aggregation.messages import ApplyRequest
 from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Roster, Step, Terms
@@ -203,7 +204,7 @@ class Server:
         agreed = self._terms(request.round, request.attempt)
         commit = self._hand_out(agreed, request, exchange)
         senders = tuple(signed.authenticate(self._known_roster()).sender for signed in request.inputs)
-        recovered = tuple(sorted(set(request.shared) - set(senders)))
+        recovered = tuple(sorted(set(marked(request.cohort, request.shared)) - set(senders)))
         dropped = {name: "before the restart" for name in self.plan.clients if name not in senders}
         return Outcome(self._state.round, request.attempt, senders, recovered, dropped, commit.accuracy)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from protocols.aggregation.collect import collect
+from protocols.aggregation.marks import mark
 from protocols.aggregation.messages import ApplyRequest, Envelope, Header, survivors_statement
 from protocols.aggregation.session import Step, Terms
 from protocols.aggregation.stage import Sum
@@ -72,7 +73,7 @@ def verified_sum(terms: Terms, request: ApplyRequest) -> tuple[RingVector, tuple
     """
     headers = [signed.open(terms.roster, terms.session, Step.INPUT) for signed in request.inputs]
     survivors = [header.sender for header in headers]
-    threshold, least = _fewest(terms, request)
+    quorum, least = _fewest(terms, request)
     if survivors != sorted(set(survivors)) or len(survivors) < least:
         raise Inconsistent(
             f"a sum of {len(survivors)} from a cohort of {len(request.cohort)} is not one this client accepts"
@@ -80,8 +81,9 @@ def verified_sum(terms: Terms, request: ApplyRequest) -> tuple[RingVector, tuple
     if not set(survivors) <= set(request.cohort) or any(header.keys != request.keys for header in headers):
         raise Inconsistent("the sum names contributors outside its cohort or of another key list")
     if terms.masked:
-        statement = survivors_statement(terms.session, request.keys, request.cohort, request.shared, survivors)
-        check_consents(terms, request.consents, statement, survivors, threshold)
+        marks = mark(request.cohort, survivors)
+        statement = survivors_statement(terms.session, request.keys, request.cohort, request.shared, marks)
+        check_consents(terms, request.consents, statement, survivors, quorum)
     uploads = tuple(Upload(terms.session, header.sender, _seed(terms, header)) for header in headers)
     if len({upload.seed for upload in uploads}) != len(uploads):
         raise Inconsistent("two contributors have the same seed")
@@ -92,7 +94,7 @@ def _fewest(terms: Terms, request: ApplyRequest) -> tuple[int, int]:
     if list(request.cohort) != sorted(set(request.cohort)) or not set(request.cohort) <= set(terms.roster.keys):
         raise Inconsistent("the sum's cohort is unsorted or names clients outside the roster")
     try:
-        return terms.rules.threshold_for(len(request.cohort)), terms.rules.least(len(request.cohort))
+        return terms.rules.quorum(len(request.cohort)), terms.rules.least(len(request.cohort))
     except ConfigurationError as error:
         raise Inconsistent(str(error)) from error
 

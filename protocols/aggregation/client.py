@@ -12,21 +12,24 @@ from os import urandom
 import msgspec
 
 from protocols import shamir
+from protocols.aggregation.marks import marked
 from protocols.aggregation.messages import (
     Advertised,
+    Complaint,
     ConsistencyRequest,
     Dealt,
     Envelope,
+    Extract,
     Header,
     InputRequest,
     KeysRequest,
     Opened,
-    Relayed,
     SharePair,
     SharesRequest,
     UnmaskRequest,
     envelope,
     key_list_digest,
+    key_list_entry,
     survivors_statement,
 )
 from protocols.aggregation.secrets import commitment, pair_mask, self_mask_key, share_key
@@ -47,9 +50,9 @@ from protocols.aggregation.verify import check_consents, read
 from protocols.base import ClientId, Random
 from protocols.encoding import Encoded, Encoding
 from protocols.errors import ConfigurationError, Forged, Inconsistent, MalformedMessage, SessionSpent
-from protocols.graph import neighbours
+from protocols.graph import Graph
 from protocols.masking import Mask, Work, apply_masks
-from protocols.primitives import KEY_BYTES, AgreementKey, Identity, equal, hashes, open_sealed, seal
+from protocols.primitives import KEY_BYTES, AgreementKey, Identity, equal, open_sealed, seal
 from protocols.wire import Message, decode, encode, kind
 
 Request = KeysRequest | SharesRequest | InputRequest | ConsistencyRequest | UnmaskRequest
@@ -104,7 +107,7 @@ class AggregationClient:
                 return self._share(state, message)
             case Sharing(), InputRequest():
                 return self._mask(state, message)
-            case Open(), InputRequest(dealt=()):
+            case Open(), InputRequest(shared=b"", dealt=()):
                 return self._contribute_unmasked()
             case Masked(), ConsistencyRequest():
                 return self._consent(state, message)
@@ -125,85 +128,121 @@ class AggregationClient:
 
     def _share(self, state: Advertising, request: SharesRequest) -> tuple[State, Envelope]:
         cohort = self._accept(state, request)
-        points = self._terms.roster.points(cohort.members)
+        holders, threshold = cohort.graph.holders(self._name), cohort.graph.threshold
+        points = [self._terms.roster.points[name] for name in holders]
         self_seed = self._random(KEY_BYTES)
-        seeds = shamir.split(self_seed, cohort.threshold, list(points.values()), self._random)
-        keys = shamir.split(state.mask.secret, cohort.threshold, list(points.values()), self._random)
-        pairs = {name: SharePair(seeds[x], keys[x]) for name, x in points.items()}
+        seeds = shamir.split(self_seed, threshold, points, self._random)
+        keys = shamir.split(state.mask.secret, threshold, points, self._random)
+        pairs = {name: SharePair(seeds[x], keys[x]) for name, x in zip(holders, points, strict=True)}
         parts = [commitment(self_seed)]
-        parts += [
-            self._deal(state.share, cohort, peer, pairs[peer]) for peer in neighbours(self._name, list(cohort.members))
-        ]
-        sharing = Sharing(cohort, state.mask, state.share, self_seed, pairs[self._name])
+        parts += [self._deal(state.share, cohort, peer, pairs[peer]) for peer in cohort.graph.neighbours(self._name)]
+        kept = {self._name: pairs[self._name]} if self._name in pairs else {}
+        sharing = Sharing(cohort, state.mask, state.share, self_seed, kept)
         return sharing, self._envelope(Step.SHARES, cohort.keys, parts)
 
     def _accept(self, state: Advertising, request: SharesRequest) -> Cohort:
-        """Check the key list: all signed, in this session, sorted, distinct keys, own keys as sent, large enough."""
-        members: dict[ClientId, Advertised] = {}
-        for listed in request.advertised:
-            header = listed.signed.open(self._terms.roster, self._terms.session, Step.KEYS)
-            listed.open(self._terms.roster, self._terms.session, Step.KEYS, header.sender)
-            members[header.sender] = read(listed.parts, Advertised)
-        keys = [key for m in members.values() for key in (m.mask_key, m.share_key)]
-        if list(members) != sorted(members) or len(members) != len(request.advertised) or len(set(keys)) != len(keys):
-            raise Inconsistent("the key list is unsorted or names a client or a key twice")
-        if state.own not in request.advertised:
-            raise Inconsistent("the key list does not have this client's own keys")
-        return Cohort(key_list_digest(request.advertised), members, *self._fewest(len(members)))
+        """Check the key list: members of the roster, in order, as many as the rules want, this client among them as it
+        spoke; of the neighbours that follow, keys that they signed, in this session, all distinct.
 
-    def _fewest(self, cohort: int) -> tuple[int, int]:
+        The entries of others are not checked: whoever is shown a false neighbour drops out, as does any client whose
+        neighbours see another list.
+        """
+        graph, keys = self._graph(request)
+        advertised = {self._name: read(state.own.parts, Advertised)}
+        entries = {self._name: key_list_entry(state.own.signed)}
+        for listed in request.advertised:
+            sender = listed.signed.open(self._terms.roster, self._terms.session, Step.KEYS).sender
+            listed.open(self._terms.roster, self._terms.session, Step.KEYS, sender)
+            advertised[sender], entries[sender] = read(listed.parts, Advertised), key_list_entry(listed.signed)
+        near = graph.neighbours(self._name)
+        if tuple(advertised) != (self._name, *near) or len(request.advertised) != len(near):
+            raise Inconsistent("the keys shown are not those of this client's neighbours, in order")
+        for place, name in enumerate(graph.members):
+            if name in entries and request.entries[place * KEY_BYTES : (place + 1) * KEY_BYTES] != entries[name]:
+                raise Inconsistent(f"the key list has other keys of {name} than {name} signed")
+        distinct = {key for member in advertised.values() for key in (member.mask_key, member.share_key)}
+        if len(distinct) != 2 * len(advertised):
+            raise Inconsistent("the key list has a key twice")
+        return Cohort(keys, graph, advertised)
+
+    def _graph(self, request: SharesRequest) -> tuple[Graph, bytes]:
+        members = request.members
+        if list(members) != sorted(set(members)) or not self._terms.roster.keys.keys() >= set(members):
+            raise Inconsistent("the key list is unsorted, has a client twice or one who is not on the roster")
+        if self._name not in members or len(request.entries) != KEY_BYTES * len(members):
+            raise Inconsistent("the key list lacks this client or has not one entry for each member")
+        keys = key_list_digest(members, request.entries)
         try:
-            return self._terms.rules.threshold_for(cohort), self._terms.rules.least(cohort)
+            return self._terms.rules.graph(members, keys), keys
         except ConfigurationError as error:
             raise Inconsistent(str(error)) from error
 
     def _deal(self, key: AgreementKey, cohort: Cohort, receiver: ClientId, pair: SharePair) -> bytes:
-        sealing = share_key(
-            self._terms, key.agree(cohort.members[receiver].share_key), cohort.keys, self._name, receiver
-        )
+        secret = key.agree(cohort.advertised[receiver].share_key)
+        sealing = share_key(self._terms, secret, cohort.keys, self._name, receiver)
         sealed = seal(sealing, msgspec.msgpack.encode(pair), cohort.keys)
         return msgspec.msgpack.encode(Dealt(sealed, commitment(pair.seed), commitment(pair.key)))
 
     def _mask(self, state: Sharing, request: InputRequest) -> tuple[State, Envelope]:
-        held = {self._name: state.own}
-        for relayed in request.dealt:
-            dealer, pair = self._receive(state, relayed)
-            if dealer in held:
-                raise Inconsistent(f"shares of {dealer} came twice")
-            held[dealer] = pair
-        if len(held) < state.cohort.least:
-            raise Inconsistent(f"{len(held)} clients dealt shares, {state.cohort.least} are needed")
+        held, wrong = self._receive_all(state, request)
+        if wrong:
+            complaint = msgspec.msgpack.encode(Complaint(tuple(wrong)))
+            return Spent(), self._envelope(Step.COMPLAINT, state.cohort.keys, [complaint])
         # Masks first: an unusable key in the list is refused before the update is asked for, which may cost privacy.
         masks, layout = self._masks(state, held), self._terms.layout
         encoded = self._encode()
         apply_masks(encoded.vector, layout.ring, masks, self._work)
         parts = [layout.ring.pack(encoded.vector)]
-        return Masked(state.cohort, held), self._envelope(Step.INPUT, state.cohort.keys, parts, encoded.seed)
+        masked = Masked(state.cohort, request.shared, {**state.own, **held})
+        return masked, self._envelope(Step.INPUT, state.cohort.keys, parts, encoded.seed)
 
-    def _receive(self, state: Sharing, relayed: Relayed) -> tuple[ClientId, SharePair]:
-        """Check and open what one dealer dealt; a share that breaks its commitment is proof against the dealer."""
-        header = relayed.signed.open(self._terms.roster, self._terms.session, Step.SHARES)
-        dealer, cohort = header.sender, state.cohort
-        if dealer not in cohort.members or dealer == self._name or header.keys != cohort.keys:
-            raise Inconsistent(f"shares of {dealer}, who is not a peer in this key list")
-        place = 1 + neighbours(dealer, list(cohort.members)).index(self._name)
-        if len(header.parts) != len(cohort.members) or hashes([relayed.part])[0] != header.parts[place]:
-            raise Forged(f"the relayed shares are not the ones that {dealer} signed for this client")
-        dealt = read([relayed.part], Dealt)
-        secret = state.share.agree(cohort.members[dealer].share_key)
-        key = share_key(self._terms, secret, cohort.keys, dealer, self._name)
-        pair = read([open_sealed(key, dealt.sealed, cohort.keys)], SharePair)
+    def _receive_all(self, state: Sharing, request: InputRequest) -> tuple[dict[ClientId, SharePair], list[ClientId]]:
+        """What the neighbours in U2 dealt to this client, and those whose signed, unchanged part is no share.
+
+        Raises if U2 is too small or anything is there that its neighbours in U2 did not sign for this client.
+        """
+        graph = state.cohort.graph
+        shared = set(marked(graph.members, request.shared))
+        dealers = [name for name in graph.neighbours(self._name) if name in shared]
+        if self._name not in shared or len(shared) < graph.least or len(dealers) + len(state.own) < graph.threshold:
+            raise Inconsistent(f"{len(shared)} clients dealt shares, {graph.least} are needed")
+        if len(request.dealt) != len(dealers):
+            raise Inconsistent(f"shares of {len(request.dealt)} neighbours where {len(dealers)} dealt")
+        held, wrong = {}, []
+        for dealer, given in zip(dealers, request.dealt, strict=True):
+            # A share that opens came from the dealer: only the two of them can make the key. So the signature matters
+            # where it does not open, to tell a dealer's fault from the server's.
+            try:
+                held[dealer] = self._receive(state, dealer, given.part)
+            except (Forged, MalformedMessage):
+                self._check_dealt(state.cohort, dealer, given)
+                wrong.append(dealer)
+        return held, wrong
+
+    def _check_dealt(self, cohort: Cohort, dealer: ClientId, given: Extract) -> None:
+        """Raise unless ``dealer`` signed exactly this part, for this client, in this key list."""
+        header = given.open(self._terms.roster, self._terms.session, Step.SHARES)
+        place = (cohort.graph.place(dealer, self._name), 1 + cohort.graph.degree)
+        if header.sender != dealer or header.keys != cohort.keys or (given.index, given.parts) != place:
+            raise Inconsistent(f"the shares shown as those of {dealer} are not for this client in this key list")
+
+    def _receive(self, state: Sharing, dealer: ClientId, part: bytes) -> SharePair:
+        """Open what one dealer dealt. Raises ``Forged`` or ``MalformedMessage`` for what is not a share of its."""
+        dealt = read([part], Dealt)
+        secret = state.share.agree(state.cohort.advertised[dealer].share_key)
+        key = share_key(self._terms, secret, state.cohort.keys, dealer, self._name)
+        pair = read([open_sealed(key, dealt.sealed, state.cohort.keys)], SharePair)
         if not (
             equal(commitment(pair.seed), dealt.seed_commitment) and equal(commitment(pair.key), dealt.key_commitment)
         ):
-            raise Forged(f"{dealer} dealt a share that is not the one it committed to", blamed=dealer)
-        return dealer, pair
+            raise Forged(f"{dealer} dealt a share that is not the one it committed to")
+        return pair
 
     def _masks(self, state: Sharing, held: Mapping[ClientId, SharePair]) -> list[Mask]:
         own = self_mask_key(self._terms, self._name, state.self_seed)
         pairwise = [
-            pair_mask(self._terms, state.mask, self._name, peer, state.cohort.members[peer].mask_key)
-            for peer in neighbours(self._name, sorted(held))
+            pair_mask(self._terms, state.mask, self._name, peer, state.cohort.advertised[peer].mask_key)
+            for peer in held
         ]
         return [Mask(own, 1), *pairwise]
 
@@ -216,35 +255,34 @@ class AggregationClient:
         return self._encoding.encode(mine.update(), mine.weight, self._terms.session, self._name, self._random)
 
     def _consent(self, state: Masked, request: ConsistencyRequest) -> tuple[State, Envelope]:
-        survivors, cohort = request.survivors, state.cohort
-        if (
-            list(survivors) != sorted(set(survivors))
-            or self._name not in survivors
-            or not set(survivors) <= set(state.held)
-        ):
-            raise Inconsistent("the survivor set is unsorted, lacks this client or names clients who dealt no shares")
-        if len(survivors) < cohort.least:
-            raise Inconsistent(f"a survivor set of {len(survivors)} is below the {cohort.least} that a sum needs")
-        statement = self._statement(state, survivors)
-        return Consenting(cohort, state.held, survivors), self._envelope(Step.CONSISTENCY, cohort.keys, [statement])
+        graph = state.cohort.graph
+        survivors = set(marked(graph.members, request.survivors))
+        if self._name not in survivors or not survivors <= set(marked(graph.members, state.shared)):
+            raise Inconsistent("the survivor set lacks this client or names clients who dealt no shares")
+        if len(survivors) < graph.least:
+            raise Inconsistent(f"a survivor set of {len(survivors)} is below the {graph.least} that a sum needs")
+        consenting = Consenting(state.cohort, state.shared, state.held, request.survivors)
+        return consenting, self._envelope(Step.CONSISTENCY, state.cohort.keys, [self._statement(consenting)])
 
-    def _statement(self, state: Masked | Consenting, survivors: Sequence[ClientId]) -> bytes:
+    def _statement(self, state: Consenting) -> bytes:
         cohort = state.cohort
         return survivors_statement(
-            self._terms.session, cohort.keys, list(cohort.members), sorted(state.held), survivors
+            self._terms.session, cohort.keys, cohort.graph.members, state.shared, state.survivors
         )
 
     def _unmask(self, state: Consenting, request: UnmaskRequest) -> tuple[State, Envelope]:
-        statement = self._statement(state, state.survivors)
-        check_consents(self._terms, request.consents, statement, state.survivors, state.cohort.threshold)
+        graph = state.cohort.graph
+        survivors = set(marked(graph.members, state.survivors))
+        peers = survivors.intersection(graph.holders(self._name))
+        check_consents(self._terms, request.consents, self._statement(state), peers, graph.threshold)
         # Exactly one of the two shares of each peer ever leaves: with both, the server could unmask a single update.
-        shares = [
-            (peer, pair.seed if peer in state.survivors else pair.key) for peer, pair in sorted(state.held.items())
-        ]
+        shares = [pair.seed if peer in survivors else pair.key for peer, pair in sorted(state.held.items())]
         return Spent(), self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(Opened(tuple(shares)))])
 
     def _envelope(self, step: Step, keys: bytes, parts: Sequence[bytes], seed: bytes = b"") -> Envelope:
-        return envelope(self._identity, Header(self._terms.session, step, self._name, keys, seed, ()), parts)
+        return envelope(
+            self._identity, Header(self._terms.session, step, self._name, keys, seed, b""), parts, self._work.threads
+        )
 
 
 def _request(data: bytes) -> Request:

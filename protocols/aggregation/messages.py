@@ -1,7 +1,7 @@
 """The messages of a round and the signed envelope that every client's reply travels in.
 
-The signature covers the header; the header holds the hash of each part of the body. A header and its signature can
-therefore travel on without the body, and still prove what its sender said.
+The signature covers the header; the header holds the root of a hash tree over the parts of the body. A header and its
+signature can therefore travel on without the body, or with one part of it, and still prove what their sender said.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ import msgspec
 from protocols.aggregation.session import Roster, Step
 from protocols.base import ClientId
 from protocols.errors import Forged, Inconsistent, MalformedMessage
-from protocols.primitives import Identity, digest, equal, hashes, verify
+from protocols.merkle import HashMap, Tree, climb, leaf, tree_of
+from protocols.primitives import Identity, digest, equal, verify
 from protocols.wire import Message
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a signature covers. ``keys``: hash of the key list U1, from exchange 1 on. ``seed``: of a CKKS upload."""
+    """What a signature covers. ``keys``: hash of the key list U1, from exchange 1 on. ``seed``: of a CKKS upload.
+
+    ``body``: root of the hash tree over the body's parts.
+    """
 
     session: bytes
     step: int
     sender: ClientId
     keys: bytes
     seed: bytes
-    parts: tuple[bytes, ...]
+    body: bytes
 
 
 class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -35,12 +39,19 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     header: bytes
     signature: bytes
 
-    def authenticate(self, roster: Roster) -> Header:
-        """The header, if a roster member signed it in whatever session."""
+    def says(self, step: Step) -> bool:
+        """Whether the header claims to be of this step: for telling messages apart, before anything is verified."""
+        return self._read().step == step
+
+    def _read(self) -> Header:
         try:
-            header = msgspec.msgpack.decode(self.header, type=Header, strict=True)
+            return msgspec.msgpack.decode(self.header, type=Header, strict=True)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise MalformedMessage(f"not an envelope's header: {error}") from error
+
+    def authenticate(self, roster: Roster) -> Header:
+        """The header, if a roster member signed it in whatever session."""
+        header = self._read()
         verify(roster.public_key(header.sender), self.signature, _signed_bytes(self.header), header.sender)
         return header
 
@@ -57,21 +68,43 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class Envelope(Message, frozen=True):
-    """A client's reply: a signed header and the parts whose hashes it lists."""
+    """A client's reply: a signed header and the parts that it commits to."""
 
     KIND: ClassVar[int] = 32
 
     signed: Signed
     parts: tuple[bytes, ...]
 
-    def open(self, roster: Roster, session: bytes, step: Step, sender: ClientId) -> Header:
+    def open(self, roster: Roster, session: bytes, step: Step, sender: ClientId, map: HashMap = map) -> Header:
         """The header, if it is ``sender``'s for this session and exchange and fits the parts."""
         header = self.signed.open(roster, session, step)
         if header.sender != sender:
             raise Inconsistent(f"an envelope of {header.sender} came from {sender}")
-        if hashes(self.parts) != header.parts:
+        if not equal(tree_of(self.parts, map).root, header.body):
             raise Forged(f"the body of {sender}'s envelope is not what it signed")
         return header
+
+
+class Extract(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A signed header with one part of its body, number ``index`` of ``parts``, and the proof that it belongs there."""
+
+    signed: Signed
+    part: bytes
+    index: int
+    parts: int
+    path: bytes
+
+    def open(self, roster: Roster, session: bytes, step: Step) -> Header:
+        """The header, if a roster member signed it for this session and exchange, over a body with this part."""
+        header = self.signed.open(roster, session, step)
+        if not equal(climb(leaf(self.part), self.index, self.parts, self.path), header.body):
+            raise Forged(f"the relayed part is not the one that {header.sender} signed")
+        return header
+
+
+def extract(given: Envelope, tree: Tree, index: int) -> Extract:
+    """One part of an envelope whose parts hash to ``tree``."""
+    return Extract(given.signed, given.parts[index], index, len(given.parts), tree.path(index))
 
 
 def sign(identity: Identity, header: Header) -> Signed:
@@ -80,9 +113,9 @@ def sign(identity: Identity, header: Header) -> Signed:
     return Signed(encoded, identity.sign(_signed_bytes(encoded)))
 
 
-def envelope(identity: Identity, header: Header, parts: Sequence[bytes]) -> Envelope:
-    """Sign ``header`` with the hashes of ``parts`` filled in."""
-    filled = msgspec.structs.replace(header, parts=hashes(parts))
+def envelope(identity: Identity, header: Header, parts: Sequence[bytes], map: HashMap = map) -> Envelope:
+    """Sign ``header`` with the root over ``parts`` filled in."""
+    filled = msgspec.structs.replace(header, body=tree_of(parts, map).root)
     return Envelope(sign(identity, filled), tuple(parts))
 
 
@@ -90,16 +123,24 @@ def _signed_bytes(header: bytes) -> bytes:
     return digest("envelope", header)
 
 
-def key_list_digest(envelopes: Sequence[Envelope]) -> bytes:
+def key_list_entry(advertised: Signed) -> bytes:
+    """What the key list holds of one member: 32 bytes that bind its signed keys."""
+    return digest("key list entry", advertised.header, advertised.signature)
+
+
+def key_list_digest(members: Sequence[ClientId], entries: bytes) -> bytes:
     """The hash of the exact key list U1, by which all later messages name it."""
-    return digest("key list", *(part for e in envelopes for part in (e.signed.header, e.signed.signature, *e.parts)))
+    return digest("key list", msgspec.msgpack.encode(list(members)), entries)
 
 
 def survivors_statement(
-    session: bytes, keys: bytes, cohort: Sequence[ClientId], shared: Sequence[ClientId], survivors: Sequence[ClientId]
+    session: bytes, keys: bytes, cohort: Sequence[ClientId], shared: bytes, survivors: bytes
 ) -> bytes:
-    """What a client signs in exchange 3: that in this session these are U1 (by name and by keys), U2 and U3."""
-    return digest("survivors", session, keys, msgspec.msgpack.encode((list(cohort), list(shared), list(survivors))))
+    """What a client signs in exchange 3: that in this session these are U1 (by name and by keys), U2 and U3.
+
+    U2 and U3 are marks in U1 (:mod:`protocols.aggregation.marks`).
+    """
+    return digest("survivors", session, keys, msgspec.msgpack.encode(list(cohort)), shared, survivors)
 
 
 class Advertised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -129,9 +170,18 @@ class SharePair(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Body of exchange 4: one share per member of U2; of b_v if it survived, of its mask key if it dropped."""
+    """Body of exchange 4: one share of each dealer in U2 that dealt to the sender, in order of the dealers' names.
 
-    shares: tuple[tuple[ClientId, bytes], ...]
+    Of b_v if the dealer survived, of its mask key if it dropped.
+    """
+
+    shares: tuple[bytes, ...]
+
+
+class Complaint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Body of a complaint, in place of an input: these dealt shares, signed and relayed unchanged, that are none."""
+
+    dealers: tuple[ClientId, ...]
 
 
 class KeysRequest(Message, frozen=True):
@@ -142,31 +192,32 @@ class KeysRequest(Message, frozen=True):
 
 
 class SharesRequest(Message, frozen=True):
-    """Exchange 1: the key list U1, sorted by name."""
+    """Exchange 1: the key list U1. ``members`` by name, sorted; ``entries``: 32 bytes for each, what binds its keys.
+
+    ``advertised``: the keys themselves, of the receiver's neighbours only, in order of their names.
+    """
 
     KIND: ClassVar[int] = 2
+    members: tuple[ClientId, ...]
+    entries: bytes
     advertised: tuple[Envelope, ...]
 
 
-class Relayed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One dealer's signed header with the one part that is for this receiver."""
-
-    signed: Signed
-    part: bytes
-
-
 class InputRequest(Message, frozen=True):
-    """Exchange 2: what the other members of U2 dealt to this client. Empty without masks."""
+    """Exchange 2: ``shared`` marks U2 in U1; ``dealt``: what the neighbours in U2 dealt to this client, in order of
+    their names. Both are empty without masks.
+    """
 
     KIND: ClassVar[int] = 3
-    dealt: tuple[Relayed, ...]
+    shared: bytes
+    dealt: tuple[Extract, ...]
 
 
 class ConsistencyRequest(Message, frozen=True):
-    """Exchange 3: the survivor set U3, whose inputs were received, sorted by name."""
+    """Exchange 3: ``survivors`` marks in U1 the survivor set U3, whose inputs were received."""
 
     KIND: ClassVar[int] = 4
-    survivors: tuple[ClientId, ...]
+    survivors: bytes
 
 
 class UnmaskRequest(Message, frozen=True):
@@ -185,7 +236,7 @@ class ApplyRequest(Message, frozen=True):
     attempt: int
     total: bytes
     cohort: tuple[ClientId, ...]
-    shared: tuple[ClientId, ...]
+    shared: bytes
     keys: bytes
     inputs: tuple[Signed, ...]
     consents: tuple[Signed, ...]

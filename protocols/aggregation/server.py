@@ -13,8 +13,9 @@ from protocols.aggregation.messages import KeysRequest
 from protocols.aggregation.session import Terms
 from protocols.aggregation.sharing import Keys
 from protocols.aggregation.stage import Stage, Sum
+from protocols.aggregation.summing import Inputs
 from protocols.base import ClientId, Messages, Replies
-from protocols.errors import Forged, RoundAborted
+from protocols.errors import Forged, Inconsistent, RoundAborted
 from protocols.masking import Work
 from protocols.wire import encode
 
@@ -60,6 +61,8 @@ class AggregationServer:
         collect(replies, stage, self.faults)
         for name in sorted(stage.asked - stage.accepted):
             self.dropped.setdefault(name, f"exchange {stage.step:d}")
+        if isinstance(stage, Inputs):
+            self.faults |= {name: f"blamed: {why}" for name, why in stage.blamed.items()}
         if len(stage.accepted) < stage.needed:
             raise self._aborted(
                 f"{len(stage.accepted)} clients are left after exchange {stage.step:d}, {stage.needed} are needed"
@@ -75,8 +78,8 @@ class AggregationServer:
     def _next(self, stage: Stage) -> Messages:
         try:
             following = stage.finish()
-        except Forged as error:
-            if error.blamed is not None:
+        except (Forged, Inconsistent) as error:
+            if isinstance(error, Forged) and error.blamed is not None:
                 self.faults[error.blamed] = f"blamed: {error}"
             raise self._aborted(str(error)) from error
         if isinstance(following, Sum):

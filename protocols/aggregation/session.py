@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import msgspec
 
@@ -17,7 +18,9 @@ from protocols.wire import VERSION
 
 
 class Step(IntEnum):
-    """The exchanges: 0 to 5 of a round in order, then key set-up and catch-up. Signatures cover the number."""
+    """What a signed message is for: exchanges 0 to 5 of a round in order, key set-up and catch-up, and a complaint,
+    which takes an input's place. Signatures cover the number.
+    """
 
     KEYS = 0
     SHARES = 1
@@ -31,6 +34,7 @@ class Step(IntEnum):
     CATCH_UP = 9
     SEAL_MODEL = 10
     INSTALL_MODEL = 11
+    COMPLAINT = 12
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,14 @@ class Roster:
         if len(set(self.keys.values())) != len(self.keys):
             raise ConfigurationError("two roster members share one public key")
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         return digest("roster", *(part for name in sorted(self.keys) for part in (name.encode(), self.keys[name])))
 
-    def point(self, client: ClientId) -> int:
-        """The client's Shamir point: its place in the sorted roster, from 1."""
-        return sorted(self.keys).index(client) + 1
-
-    def points(self, clients: Iterable[ClientId]) -> dict[ClientId, int]:
-        places = {name: place for place, name in enumerate(sorted(self.keys), 1)}
-        return {client: places[client] for client in clients}
+    @cached_property
+    def points(self) -> Mapping[ClientId, int]:
+        """Every client's Shamir point: its place in the sorted roster, from 1."""
+        return {name: place for place, name in enumerate(sorted(self.keys), 1)}
 
     def public_key(self, client: ClientId) -> bytes:
         try:
@@ -102,7 +103,7 @@ class Terms:
                 f"a sum of {len(self.roster.keys)} could overflow an encoding for {self.layout.clients} clients"
             )
 
-    @property
+    @cached_property
     def session(self) -> bytes:
         return digest(
             "terms", self.context.session, self.layout.digest, bytes([self.masked]), msgspec.msgpack.encode(self.rules)

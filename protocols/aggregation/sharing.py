@@ -5,7 +5,6 @@ A stage takes each reply in as it comes and keeps only what later stages need.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from os import urandom
 from typing import ClassVar
 
@@ -14,22 +13,23 @@ from protocols.aggregation.messages import (
     Dealt,
     Envelope,
     InputRequest,
-    Relayed,
     SharesRequest,
     key_list_digest,
+    key_list_entry,
 )
 from protocols.aggregation.session import Step, Terms
-from protocols.aggregation.stage import CohortKeys, Stage, dealt_part
+from protocols.aggregation.stage import CohortKeys, Dealing, Stage
 from protocols.aggregation.summing import Inputs
 from protocols.aggregation.verify import read
-from protocols.base import ClientId, Messages
+from protocols.base import ClientId, Messages, Requests
 from protocols.errors import Inconsistent, MalformedMessage
 from protocols.masking import Work
+from protocols.merkle import tree_of
 from protocols.primitives import KEY_BYTES, AgreementKey
 from protocols.wire import encode
 
 # What one client sends is relayed to all: without a limit, one could make every request of a round too large to read.
-# An honest part takes about 170 bytes, a signed ledger head 100.
+# An honest part takes about 160 bytes, a signed ledger head 100.
 _LARGEST_PART = 1024
 
 
@@ -69,13 +69,20 @@ class Keys:
         self._probe.agree(member.share_key)
 
     def finish(self) -> tuple[Stage, Messages]:
-        names = sorted(self._replies)
-        cohort = CohortKeys(self.terms, {name: self._members[name] for name in names}, b"", self._work)
+        names = tuple(sorted(self._replies))
+        listed = {name: self._replies[name].signed for name in names}
+        entries = b"".join(key_list_entry(signed) for signed in listed.values()) if self.terms.masked else b""
+        keys = key_list_digest(names, entries) if self.terms.masked else b""
+        graph = self.terms.rules.graph(names, keys)
+        cohort = CohortKeys(self.terms, self._members, graph, keys, self._work)
         if not self.terms.masked:
-            return Inputs(cohort, {}), dict.fromkeys(names, encode(InputRequest(())))
-        listed = tuple(self._replies[name] for name in names)
-        cohort = replace(cohort, keys=key_list_digest(listed))
-        return Shares(cohort), dict.fromkeys(names, encode(SharesRequest(listed)))
+            return Inputs(cohort, {}), dict.fromkeys(names, encode(InputRequest(b"", ())))
+
+        def request(name: ClientId) -> bytes:
+            shown = tuple(self._replies[near] for near in graph.neighbours(name))
+            return encode(SharesRequest(names, entries, shown))
+
+        return Shares(cohort), Requests(names, request)
 
 
 class Shares:
@@ -86,30 +93,30 @@ class Shares:
     def __init__(self, cohort: CohortKeys) -> None:
         self.cohort = cohort
         self.asked = frozenset(cohort.names)
-        self.needed = cohort.least
-        self._dealt: dict[ClientId, Envelope] = {}
+        self.needed = cohort.graph.least
+        self._dealt: dict[ClientId, Dealing] = {}
 
     @property
     def accepted(self) -> frozenset[ClientId]:
         return frozenset(self._dealt)
 
     def fold(self, sender: ClientId, reply: Envelope) -> None:
-        _, *parts = self.cohort.open(self.step, sender, reply)
-        if len(parts) != len(self.cohort.members) or len(parts[0]) != KEY_BYTES:
-            raise MalformedMessage(f"{sender} did not deal one part to each peer")
+        self.cohort.open(self.step, sender, reply)
+        parts = reply.parts
+        if len(parts) != 1 + self.cohort.graph.degree or len(parts[0]) != KEY_BYTES:
+            raise MalformedMessage(f"{sender} did not deal one part to each neighbour")
         for part in parts[1:]:
             if len(part) > _LARGEST_PART:
                 raise MalformedMessage(f"{sender} dealt a part of {len(part)} bytes")
             read([part], Dealt)
-        self._dealt[sender] = reply
+        self._dealt[sender] = Dealing(reply, tree_of(parts))
 
     def finish(self) -> tuple[Stage, Messages]:
-        requests = {name: encode(InputRequest(self._relayed_to(name))) for name in sorted(self._dealt)}
-        return Inputs(self.cohort, self._dealt), requests
+        graph, shared = self.cohort.graph, self.cohort.mark(self._dealt)
 
-    def _relayed_to(self, receiver: ClientId) -> tuple[Relayed, ...]:
-        return tuple(
-            Relayed(self._dealt[dealer].signed, dealt_part(self.cohort, self._dealt, dealer, receiver))
-            for dealer in sorted(self._dealt)
-            if dealer != receiver
-        )
+        def request(name: ClientId) -> bytes:
+            dealers = (near for near in graph.neighbours(name) if near in self._dealt)
+            relayed = tuple(self._dealt[dealer].extract(graph.place(dealer, name)) for dealer in dealers)
+            return encode(InputRequest(shared, relayed))
+
+        return Inputs(self.cohort, self._dealt), Requests(sorted(self._dealt), request)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from protocols.aggregation.collect import Exchanged
-from protocols.aggregation.messages import Advertised, Envelope, Signed
+from protocols.aggregation.marks import mark
+from protocols.aggregation.messages import Advertised, Dealt, Envelope, Extract, Header, Signed, extract
 from protocols.aggregation.session import Step, Terms
+from protocols.aggregation.verify import read
 from protocols.base import ClientId, Messages
 from protocols.encoding import Upload
 from protocols.errors import Inconsistent
-from protocols.graph import neighbours
+from protocols.graph import Graph
 from protocols.masking import Work
+from protocols.merkle import Tree
 from protocols.ring import RingVector
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What shows a key holder whose sum it is and who agreed to it: signed headers, no bodies."""
+    """What shows a key holder whose sum it is and who agreed to it: signed headers, no bodies. ``shared`` marks U2."""
 
     cohort: tuple[ClientId, ...]
-    shared: tuple[ClientId, ...]
+    shared: bytes
     keys: bytes
     inputs: tuple[Signed, ...]
     consents: tuple[Signed, ...]
@@ -52,33 +55,44 @@ class Stage(Exchanged, Protocol):
 
 @dataclass(frozen=True)
 class CohortKeys:
-    """The key list U1 as the server relayed it."""
+    """The key list U1 as the server relayed it, and the graph that follows from it."""
 
     terms: Terms
-    members: dict[ClientId, Advertised]
+    advertised: Mapping[ClientId, Advertised]
+    graph: Graph
     keys: bytes
     work: Work
 
     @property
     def names(self) -> tuple[ClientId, ...]:
-        return tuple(self.members)
+        return self.graph.members
 
-    @property
-    def threshold(self) -> int:
-        return self.terms.rules.threshold_for(len(self.members))
-
-    @property
-    def least(self) -> int:
-        return self.terms.rules.least(len(self.members))
-
-    def open(self, step: Step, sender: ClientId, reply: Envelope) -> tuple[bytes, ...]:
-        """The parts of an envelope for this key list; returns the seed first."""
-        header = reply.open(self.terms.roster, self.terms.session, step, sender)
+    def open(self, step: Step, sender: ClientId, reply: Envelope) -> Header:
+        """The header of an envelope for this key list and step."""
+        header = reply.open(self.terms.roster, self.terms.session, step, sender, self.work.threads)
         if header.keys != self.keys:
             raise Inconsistent(f"{sender} answers to another key list")
-        return (header.seed, *reply.parts)
+        return header
+
+    def mark(self, chosen: Collection[ClientId]) -> bytes:
+        return mark(self.names, chosen)
 
 
-def dealt_part(cohort: CohortKeys, dealt: Mapping[ClientId, Envelope], dealer: ClientId, receiver: ClientId) -> bytes:
-    """The part of a dealer's envelope that is for one receiver."""
-    return dealt[dealer].parts[1 + neighbours(dealer, cohort.names).index(receiver)]
+@dataclass(frozen=True)
+class Dealing:
+    """What one client dealt: its signed envelope, and the tree that proves single parts of it."""
+
+    envelope: Envelope = field(repr=False)
+    tree: Tree = field(repr=False)
+
+    @property
+    def seed_commitment(self) -> bytes:
+        return self.envelope.parts[0]
+
+    def extract(self, place: int) -> Extract:
+        """The part at ``place``, with its proof."""
+        return extract(self.envelope, self.tree, place)
+
+    def dealt(self, place: int) -> Dealt:
+        """The part at ``place``, decoded."""
+        return read([self.envelope.parts[place]], Dealt)

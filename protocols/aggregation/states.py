@@ -9,6 +9,7 @@ from protocols.aggregation.messages import Advertised, Envelope, SharePair
 from protocols.base import ClientId
 from protocols.encoding import Floats
 from protocols.errors import ConfigurationError
+from protocols.graph import Graph
 from protocols.primitives import AgreementKey
 
 
@@ -41,30 +42,30 @@ class Advertising:
 
 @dataclass(frozen=True)
 class Cohort:
-    """The key list U1 that this client accepted, and what it computed from it: the threshold, and the least sum."""
+    """The key list U1 that this client accepted: its digest, the graph that follows, its neighbours' and own keys."""
 
     keys: bytes
-    members: Mapping[ClientId, Advertised] = field(repr=False)
-    threshold: int
-    least: int
+    graph: Graph
+    advertised: Mapping[ClientId, Advertised] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """Shares are dealt; what the others dealt is awaited."""
+    """Shares are dealt; what the others dealt is awaited. ``own``: the share kept for oneself, if one is."""
 
     cohort: Cohort
     mask: AgreementKey = field(repr=False)
     share: AgreementKey = field(repr=False)
     self_seed: bytes = field(repr=False)
-    own: SharePair = field(repr=False)
+    own: Mapping[ClientId, SharePair] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Masked:
-    """The input is out; the survivor set is awaited."""
+    """The input is out; the survivor set is awaited. ``shared``: U2 as marked; ``held``: what peers in it dealt."""
 
     cohort: Cohort
+    shared: bytes
     held: Mapping[ClientId, SharePair] = field(repr=False)
 
 
@@ -73,8 +74,9 @@ class Consenting:
     """The survivor set is signed; proof that enough others signed the same is awaited."""
 
     cohort: Cohort
+    shared: bytes
     held: Mapping[ClientId, SharePair] = field(repr=False)
-    survivors: tuple[ClientId, ...]
+    survivors: bytes
 
 
 @dataclass(frozen=True)

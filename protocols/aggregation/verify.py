@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ from protocols.aggregation.messages import Signed
 from protocols.aggregation.session import Step, Terms
 from protocols.base import ClientId
 from protocols.errors import Inconsistent, MalformedMessage
-from protocols.primitives import hashes
+from protocols.merkle import tree_of
 
 T = TypeVar("T")
 
@@ -27,13 +27,13 @@ def read(parts: Sequence[bytes], body: type[T]) -> T:
 
 
 def check_consents(
-    terms: Terms, consents: Sequence[Signed], statement: bytes, survivors: Sequence[ClientId], threshold: int
+    terms: Terms, consents: Sequence[Signed], statement: bytes, survivors: Collection[ClientId], threshold: int
 ) -> None:
     """Raise unless at least ``threshold`` distinct survivors signed exactly this statement."""
-    signers = set()
+    signers, body = set(), tree_of([statement]).root
     for consent in consents:
         header = consent.open(terms.roster, terms.session, Step.CONSISTENCY)
-        if header.sender not in survivors or header.parts != hashes([statement]):
+        if header.sender not in survivors or header.body != body:
             raise Inconsistent(f"{header.sender} signed another survivor set")
         signers.add(header.sender)
     if len(signers) < threshold or len(signers) != len(consents):

@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from protocols.aggregation.messages import Envelope, Header, Signed, envelope, key_list_digest
+from protocols.aggregation.messages import Envelope, Extract, Header, envelope, extract
 from protocols.aggregation.session import Roster
 from protocols.aggregation.verify import read
 from protocols.base import ClientId, Random
 from protocols.delivery.messages import Package, Purpose
-from protocols.errors import Forged, Inconsistent
-from protocols.primitives import AgreementKey, Identity, derive, digest, hashes, open_sealed, seal
+from protocols.errors import Inconsistent
+from protocols.merkle import tree_of
+from protocols.primitives import AgreementKey, Identity, derive, digest, open_sealed, seal
 
 
 def join(name: ClientId, identity: Identity, purpose: Purpose, key: AgreementKey) -> Envelope:
     """Sign a one-use key."""
-    return envelope(identity, Header(purpose.session, purpose.join, name, b"", b"", ()), [key.public])
+    return envelope(identity, Header(purpose.session, purpose.join, name, b"", b"", b""), [key.public])
 
 
 def give(
@@ -42,17 +43,15 @@ def give(
         msgspec.msgpack.encode(_seal(purpose, name, peer, key, about, secret, random))
         for peer, key in receivers.items()
     ]
-    return envelope(identity, Header(purpose.session, purpose.give, name, key_list_digest(joined), b"", ()), parts)
+    return envelope(identity, Header(purpose.session, purpose.give, name, b"", b"", b""), parts)
 
 
 def receive(
-    name: ClientId, purpose: Purpose, roster: Roster, key: AgreementKey, signed: Signed, part: bytes
+    name: ClientId, purpose: Purpose, roster: Roster, key: AgreementKey, given: Extract
 ) -> tuple[Package, bytes]:
     """The package for this client and the secret in it, if a roster member sealed it to exactly this one-use key."""
-    header = signed.open(roster, purpose.session, purpose.give)
-    if hashes([part])[0] not in header.parts:
-        raise Forged(f"the package is not one that {header.sender} signed")
-    package = read([part], Package)
+    header = given.open(roster, purpose.session, purpose.give)
+    package = read([given.part], Package)
     if package.receiver != name or package.join_key != key.public:
         raise Inconsistent("the package is for another client or another one-use key")
     sealing = derive(key.agree(package.ephemeral), "delivery", purpose.session, package.about)
@@ -66,9 +65,10 @@ def joined_key(joining: Envelope) -> bytes:
     return joining.parts[0]
 
 
-def parts_by_receiver(given: Envelope) -> Mapping[ClientId, bytes]:
+def extracts_by_receiver(given: Envelope) -> Mapping[ClientId, Extract]:
     """A giver's parts, by the client that each is for."""
-    return {read([part], Package).receiver: part for part in given.parts}
+    tree = tree_of(given.parts)
+    return {read([part], Package).receiver: extract(given, tree, index) for index, part in enumerate(given.parts)}
 
 
 def _seal(

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from protocols.aggregation.messages import Envelope, Signed
+from protocols.aggregation.messages import Envelope, Extract
 from protocols.aggregation.session import Roster, Step
 from protocols.base import ClientId
 from protocols.primitives import digest
@@ -52,8 +52,7 @@ class ReceiveKeyRequest(Message, frozen=True):
 
     KIND: ClassVar[int] = 9
     run: str
-    signed: Signed
-    part: bytes
+    given: Extract
 
 
 class CatchUpRequest(Message, frozen=True):
@@ -79,8 +78,7 @@ class InstallModelRequest(Message, frozen=True):
     KIND: ClassVar[int] = 12
     run: str
     round: int
-    signed: Signed
-    part: bytes
+    given: Extract
     evidence: tuple[Envelope, ...]
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from protocols.aggregation.collect import collect
-from protocols.aggregation.messages import Envelope, Signed
+from protocols.aggregation.messages import Envelope, Extract
 from protocols.aggregation.session import Roster
 from protocols.base import ClientId, Messages, Replies
-from protocols.delivery.client import parts_by_receiver
+from protocols.delivery.client import extracts_by_receiver
 from protocols.delivery.messages import Purpose
 from protocols.errors import MalformedMessage, RoundAborted
 from protocols.wire import Message, encode
@@ -23,7 +23,7 @@ class Requests:
 
     join: Message
     give: Callable[[tuple[Envelope, ...]], Message]
-    receive: Callable[[Signed, bytes], Message]
+    receive: Callable[[Extract], Message]
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ class DeliveryServer:
 
     def _hand_out(self, given: Envelope) -> Messages:
         try:
-            parts = parts_by_receiver(given)
+            parts = extracts_by_receiver(given)
             if set(parts) != set(self._joined):
                 raise MalformedMessage("the giver did not seal one package to each client that joined")
         except MalformedMessage as error:
             self.faults[next(iter(self._exchange.asked))] = str(error)
             return self._ask_giver()
         self._exchange = self._ask(_Turn.RECEIVE, list(parts))
-        return {name: encode(self._requests.receive(given.signed, part)) for name, part in sorted(parts.items())}
+        return {name: encode(self._requests.receive(part)) for name, part in sorted(parts.items())}
 
     def _ask(self, turn: _Turn, names: Sequence[ClientId]) -> _Exchange:
         return _Exchange(self._roster, self._purpose, turn, frozenset(names))

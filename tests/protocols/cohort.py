@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.aggregation.client import AggregationClient
+from protocols.aggregation.messages import Envelope, Header, SharesRequest, key_list_entry
 from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Context, Roster, Step, Terms
 from protocols.aggregation.states import Contribution
@@ -51,11 +53,13 @@ def names(count: int) -> tuple[ClientId, ...]:
     return tuple(f"c{i}" for i in range(count))
 
 
+@cache
 def identity(name: ClientId) -> Identity:
     """Always the same for one name, so that sessions of several cohorts share a roster."""
     return Identity(hashlib.sha256(f"identity of {name}".encode()).digest())
 
 
+@cache
 def roster(count: int) -> Roster:
     return Roster({name: identity(name).public for name in names(count)})
 
@@ -133,16 +137,21 @@ def make(
     models: Mapping[ClientId, bytes] | None = None,
     types: Mapping[ClientId, type[AggregationClient]] | None = None,
 ) -> Cohort:
-    """A cohort. ``models`` gives single clients another model tag, ``types`` another (dishonest) implementation."""
+    """A cohort. ``models`` gives single clients another model tag, ``types`` another (dishonest) implementation.
+
+    Without masks nobody masks with anybody: unless given, the rules there know no sparse graph.
+    """
     coder, members = encoding(cell, dimension, count), roster(count)
+    demanded = rules or (CohortRules() if cell in MASKED else CohortRules(sparse=None))
     inputs = updates(count, dimension) if inputs is None else inputs
     weights = dict.fromkeys(members.keys, 1.0) if weights is None else weights
     asked: list[ClientId] = []
 
+    @cache
     def terms(model: bytes) -> Terms:
         key_id = ckks_key().key_id if cell.startswith("ckks") else b""
         context = Context("run", 1, attempt, b"plan", members.digest, model, key_id)
-        return Terms(context, members, rules or CohortRules(), coder.layout, cell in MASKED)
+        return Terms(context, members, demanded, coder.layout, cell in MASKED)
 
     def update(name: ClientId) -> Callable[[], NDArray[np.float64]]:
         def ask() -> NDArray[np.float64]:
@@ -205,6 +214,18 @@ class Wire:
         except ProtocolError as error:
             self.refusals[name] = error
             return None
+
+
+def shares_request(listed: Sequence[Envelope], me: ClientId) -> SharesRequest:
+    """What a server that took these keys, in this order, would ask ``me`` in exchange 1, on the complete graph."""
+    members = tuple(claimed(each) for each in listed)
+    entries = b"".join(key_list_entry(each.signed) for each in listed)
+    return SharesRequest(members, entries, tuple(each for each in listed if claimed(each) != me))
+
+
+def claimed(reply: Envelope) -> ClientId:
+    """Whose reply it says it is."""
+    return msgspec.msgpack.decode(reply.signed.header, type=Header).sender
 
 
 def clean_run(cohort: Cohort) -> Wire:

@@ -78,8 +78,8 @@ def refusals(cohort: Cohort, request: ApplyRequest) -> dict[str, ApplyRequest]:
     terms, first, inputs = cohort.terms, request.inputs[0], request.inputs
     seed = inputs[1].authenticate(terms.roster).seed
     earlier = make(cohort.cell, attempt=2)
-    other = sign(identity("c0"), Header(earlier.terms.session, Step.INPUT, "c0", request.keys, seed, ()))
-    step = sign(identity("c0"), Header(terms.session, Step.SHARES, "c0", request.keys, seed, ()))
+    other = sign(identity("c0"), Header(earlier.terms.session, Step.INPUT, "c0", request.keys, seed, b""))
+    step = sign(identity("c0"), Header(terms.session, Step.SHARES, "c0", request.keys, seed, b""))
     return {
         "nobody's": changed(request, inputs=()),
         "below the threshold": changed(request, inputs=inputs[:3]),
@@ -101,7 +101,7 @@ def refusals(cohort: Cohort, request: ApplyRequest) -> dict[str, ApplyRequest]:
 
 
 CASES = list(refusals(make("ckks"), ApplyRequest("run", 1, 1, b"", names(5), (), b"", tuple(
-    sign(identity(name), Header(b"", Step.INPUT, name, b"", b"", ())) for name in names(5)), ())))  # fmt: skip
+    sign(identity(name), Header(b"", Step.INPUT, name, b"", b"", ())) for name in names(5)), b"")))  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -184,7 +184,7 @@ def test_bytes_changed_anywhere_in_an_apply_request_never_raise_anything_else(
 def tagged(
     cohort: Cohort, name: ClientId, tag: bytes, accuracy: float | None = None, signer: ClientId | None = None
 ) -> bytes:
-    header = Header(cohort.terms.session, Step.APPLY, name, b"", b"", ())
+    header = Header(cohort.terms.session, Step.APPLY, name, b"", b"", b"")
     return encode(envelope(identity(signer or name), header, [msgspec.msgpack.encode(Applied(tag, accuracy))]))
 
 

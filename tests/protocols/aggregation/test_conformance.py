@@ -176,7 +176,7 @@ def test_one_masked_input_is_uniform_even_without_its_self_mask_or_without_its_p
     pair_masks = [
         Mask(mask.key, -1 if mask.sign == 1 else 1)
         for peer in ("c0", "c2", "c3")
-        for mask in [pair_mask(cohort.terms, state.mask, "c1", peer, state.cohort.members[peer].mask_key)]
+        for mask in [pair_mask(cohort.terms, state.mask, "c1", peer, state.cohort.advertised[peer].mask_key)]
     ]
 
     def without(masks: list[Mask]) -> np.ndarray:

@@ -232,7 +232,7 @@ def foreign_requests(draw: st.DrawFn, cell: str) -> bytes:
     cohort = make(cell, attempt=2)
 
     def from_peer(step: Step, parts: list[bytes], keys: bytes) -> Envelope:
-        return envelope(identity("c3"), Header(cohort.terms.session, step, "c3", keys, b"", ()), parts)
+        return envelope(identity("c3"), Header(cohort.terms.session, step, "c3", keys, b"", b""), parts)
 
     bodies = st.one_of(
         st.binary(max_size=40),
@@ -308,7 +308,7 @@ def test_a_dishonest_members_signed_nonsense_is_its_own_dropout(
                 ]
             )
         )
-        forged = Header(header.session, header.step, header.sender, header.keys, seed, ())
+        forged = Header(header.session, header.step, header.sender, header.keys, seed, b"")
         return encode(envelope(identity(VICTIM), forged, body))
 
     _, result = play(cell, on_reply=only(step, nonsense))

@@ -168,6 +168,6 @@ def test_the_server_holds_one_vector_however_many_clients_send_one(cell: str, tm
 
 
 def test_a_header_is_all_that_a_signature_covers_and_names_every_part() -> None:
-    signed = envelope(identity("c1"), Header(bytes(32), 2, "c1", b"", b"", ()), [b"one", b"two"])
+    signed = envelope(identity("c1"), Header(bytes(32), 2, "c1", b"", b"", b""), [b"one", b"two"])
     assert len(signed.signed.authenticate(roster(5)).parts) == 2
     assert len(signed.signed.header) < 160

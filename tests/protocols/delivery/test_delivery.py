@@ -65,7 +65,7 @@ class Party:
             case _:
                 message = decode(request, ReceiveKeyRequest)
                 package, self.secret = self.received(message.signed, message.part)
-                header = Header(PURPOSE.session, PURPOSE.receive, self.name, b"", b"", ())
+                header = Header(PURPOSE.session, PURPOSE.receive, self.name, b"", b"", b"")
                 return encode(envelope(identity(self.name), header, [package.about]))
 
 
@@ -121,7 +121,7 @@ def test_another_receivers_package_is_refused(parties: dict[ClientId, Party]) ->
 def test_a_package_that_opens_but_names_another_receiver_is_refused(parties: dict[ClientId, Party]) -> None:
     """A dishonest giver can seal such a one; a signed package must mean one thing."""
     odd = msgspec.msgpack.encode(_seal(PURPOSE, "c0", "c2", parties["c1"].key.public, b"about", SECRET, os.urandom))
-    signed = envelope(identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", ()), [odd]).signed
+    signed = envelope(identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", b""), [odd]).signed
     with pytest.raises(Inconsistent, match="another client"):
         parties["c1"].received(signed, odd)
 
@@ -138,7 +138,7 @@ def signed_package(parties: dict[ClientId, Party], **fields: object) -> tuple[Si
     _, part = package_for(parties, "c1")
     package = msgspec.structs.replace(msgspec.msgpack.decode(part, type=Package), **fields)
     forged = envelope(
-        identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", ()), [msgspec.msgpack.encode(package)]
+        identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", b""), [msgspec.msgpack.encode(package)]
     )
     return forged.signed, forged.parts[0]
 
@@ -156,7 +156,7 @@ def test_a_signed_package_that_does_not_open_is_forged(
 def test_a_package_of_one_giver_is_not_anothers(parties: dict[ClientId, Party]) -> None:
     """c3 cannot sign c0's package as its own: the sealing names its giver."""
     _, part = package_for(parties, "c1")
-    stolen = envelope(identity("c3"), Header(PURPOSE.session, PURPOSE.give, "c3", b"", b"", ()), [part])
+    stolen = envelope(identity("c3"), Header(PURPOSE.session, PURPOSE.give, "c3", b"", b"", b""), [part])
     with pytest.raises(Forged):
         parties["c1"].received(stolen.signed, part)
 
@@ -207,7 +207,7 @@ def test_a_receiver_raises_nothing_but_protocol_errors(place: float, bit: int, h
 
 def test_a_giver_seals_to_nobody_who_did_not_sign_a_one_use_key(parties: dict[ClientId, Party]) -> None:
     good = [party.joined() for party in parties.values()]
-    header = Header(PURPOSE.session, PURPOSE.join, "c1", b"", b"", ())
+    header = Header(PURPOSE.session, PURPOSE.join, "c1", b"", b"", b"")
     by_server = envelope(Identity(bytes(32)), header, [AgreementKey.generate(os.urandom).public])
     swapped = Envelope(good[1].signed, (AgreementKey.generate(os.urandom).public,))
     stranger = join("c9", identity("c9"), PURPOSE, AgreementKey.generate(os.urandom))
@@ -305,7 +305,7 @@ def test_with_nobody_joined_there_is_nothing_to_deliver(parties: dict[ClientId, 
 def bad_gifts(parties: dict[ClientId, Party]) -> dict[str, bytes]:
     joined = [party.joined() for party in parties.values()]
     good = parties["c0"].given(joined)
-    header = Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", ())
+    header = Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", b"")
 
     def made(*parts: bytes) -> bytes:
         return encode(envelope(identity("c0"), header, parts))
@@ -333,7 +333,7 @@ def test_a_giver_who_gives_something_else_is_at_fault_and_followed_by_the_next(
 
 
 def test_a_receivers_forged_word_does_not_count(parties: dict[ClientId, Party]) -> None:
-    header = Header(PURPOSE.session, PURPOSE.receive, "c3", b"", b"", ())
+    header = Header(PURPOSE.session, PURPOSE.receive, "c3", b"", b"", b"")
     other_word = encode(envelope(identity("c3"), header, [b"another key"]))
     assert drive(server(), Line(parties, {}, {(2, "c3"): other_word})).holders == ("c0", "c1", "c2")
     two_words = encode(envelope(identity("c3"), header, [b"about", b"about"]))
@@ -344,11 +344,11 @@ def test_a_receivers_forged_word_does_not_count(parties: dict[ClientId, Party]) 
 def test_two_packages_for_one_receiver_are_not_two_receivers(parties: dict[ClientId, Party]) -> None:
     given = parties["c0"].given([party.joined() for party in parties.values()])
     doubled = envelope(
-        identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", ()), [*given.parts, given.parts[1]]
+        identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", b""), [*given.parts, given.parts[1]]
     )
     assert set(parts_by_receiver(doubled)) == set(names(4))
     with pytest.raises(MalformedMessage):
-        parts_by_receiver(envelope(identity("c0"), Header(b"", 7, "c0", b"", b"", ()), [b""]))
+        parts_by_receiver(envelope(identity("c0"), Header(b"", 7, "c0", b"", b"", b""), [b""]))
 
 
 @pytest.mark.parametrize(
