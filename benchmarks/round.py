@@ -31,10 +31,9 @@ from protocols.encoding.ckks import CKKS, CKKSKey
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.encoding.rlwe import CKKSParameters
 from protocols.graph import CohortRules
-from protocols.masking import Work
 from protocols.primitives import Identity
 from protocols.wire import encode
-from securefl.keystream import fastest
+from securefl.keystream import local_work
 
 TITLE = "One round, 10 clients, 1e6 parameters, training excluded"
 CLIENTS, DIMENSION, BOUND = 10, 1_000_000, 4.0
@@ -76,7 +75,7 @@ def one_round(cell: str) -> Measured:
     encoding = _encoding(cell)
     context = Context("benchmark", 1, 1, b"", roster.digest, b"")
     terms = Terms(context, roster, CohortRules(), encoding.layout, cell in ("secagg", "ckks"))
-    work = Work(fastest())
+    work = local_work()
     clients = {
         name: AggregationClient(name, identity, terms, encoding, Contribution(_constant(updates[name])), work=work)
         for name, identity in identities.items()
@@ -108,7 +107,7 @@ def _timed_round(
     started = time.perf_counter()
     sealed = terms.layout.seed_bytes > 0
     announcement = b"" if sealed else bytes(4 * DIMENSION)  # under CKKS the clients have the model already
-    aggregate = drive(AggregationServer(terms, dict.fromkeys(clients, announcement), Work(fastest())), exchange)
+    aggregate = drive(AggregationServer(terms, dict.fromkeys(clients, announcement), local_work()), exchange)
     if sealed:
         request = apply_request(terms, aggregate.sum)
         measured.down.update(dict.fromkeys(clients, len(encode(request))))

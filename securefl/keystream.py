@@ -1,11 +1,23 @@
-"""Which AES engine makes masks fastest on this machine: measured, since it depends on processor and library."""
+"""How this machine does the heavy work of masking: which AES engine is fastest, and threads for hashing."""
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
-from protocols.masking import BLOCK_BYTES
+from protocols.masking import BLOCK_BYTES, Work
 from protocols.primitives import Engine, Keystream
+
+
+@cache
+def local_work() -> Work:
+    """The fastest engine and as many hashing threads as there are cores. Whatever they are, results are the same.
+
+    Measured once a process. Threads start when the first long message is hashed.
+    """
+    return Work(fastest(), threads=ThreadPoolExecutor(os.cpu_count() or 1, "securefl-hash").map)
 
 
 def fastest() -> Engine:

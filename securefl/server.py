@@ -22,13 +22,12 @@ from protocols.aggregation.session import Roster, Step, Terms
 from protocols.base import Exchange, drive
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, RoundAborted
-from protocols.masking import Work
 from securefl import checkpoint, protection
 from securefl.announcement import Announcement, KeyReceived, public_tag, terms
 from securefl.data import Dataset
 from securefl.deliveries import deliver_key, deliver_model
 from securefl.errors import BadInput, RoundFailed
-from securefl.keystream import fastest
+from securefl.keystream import local_work
 from securefl.plan import LocalOptimizer, Plan
 from securefl.privacy.mechanism import Mechanism
 from securefl.protection import Protection
@@ -85,7 +84,7 @@ class Server:
         self._state = checkpoint.load(self._store)
         if not self._state.run:
             self._save(run=run or os.urandom(16).hex())
-        self._work = Work(fastest())
+        self._work = local_work()
         self._plan: Plan | None = None
         self._roster: Roster | None = None
 

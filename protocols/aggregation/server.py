@@ -52,9 +52,10 @@ class AggregationServer:
         self.faults: dict[ClientId, str] = {}
 
     def open(self) -> Messages:
-        # Most often one text for all, and it may hold a model: encode each once.
-        requests = {text: encode(KeysRequest(text)) for text in set(self._announcements.values())}
-        return {name: requests[text] for name, text in sorted(self._announcements.items())}
+        # Most often one object for all, which may hold a model: encoded once, and told apart without reading it.
+        distinct = {id(text): text for text in self._announcements.values()}
+        requests = {number: encode(KeysRequest(text)) for number, text in distinct.items()}
+        return {name: requests[id(text)] for name, text in sorted(self._announcements.items())}
 
     def advance(self, replies: Replies) -> Messages:
         stage = self._stage

@@ -5,7 +5,6 @@ A stage takes each reply in as it comes and keeps only what later stages need.
 
 from __future__ import annotations
 
-from os import urandom
 from typing import ClassVar
 
 from protocols.aggregation.messages import (
@@ -31,6 +30,8 @@ from protocols.wire import encode
 # What one client sends is relayed to all: without a limit, one could make every request of a round too large to read.
 # An honest part takes about 160 bytes, a signed ledger head 100.
 _LARGEST_PART = 1024
+# With a key of low order every key agrees on nothing, so that one which hides nothing is enough to find out.
+_PROBE = AgreementKey(bytes(KEY_BYTES))
 
 
 class Keys:
@@ -45,7 +46,6 @@ class Keys:
         self.needed = terms.rules.fewest
         self._replies: dict[ClientId, Envelope] = {}
         self._members: dict[ClientId, Advertised] = {}
-        self._probe = AgreementKey.generate(urandom)
 
     @property
     def accepted(self) -> frozenset[ClientId]:
@@ -65,8 +65,8 @@ class Keys:
         known = {key for other in self._members.values() for key in (other.mask_key, other.share_key)}
         if member.mask_key == member.share_key or known & {member.mask_key, member.share_key}:
             raise Inconsistent("a public key is used twice")
-        self._probe.agree(member.mask_key)
-        self._probe.agree(member.share_key)
+        _PROBE.agree(member.mask_key)
+        _PROBE.agree(member.share_key)
 
     def finish(self) -> tuple[Stage, Messages]:
         names = tuple(sorted(self._replies))

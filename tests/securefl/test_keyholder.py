@@ -304,7 +304,7 @@ def test_evidence_that_nobody_signed_installs_nothing() -> None:
     requests = Requests(
         CatchUpRequest(run, 1),
         lambda joined: SealModelRequest(run, 1, joined),
-        lambda signed, part: InstallModelRequest(run, 1, signed, part, unsigned),
+        lambda given: InstallModelRequest(run, 1, given, unsigned),
     )
     purpose = catch_up(run, coordinator.plan.digest(), roster, 1)
     drive(DeliveryServer(roster, purpose, requests, ["eve"], ["ada"]), direct(owners))
