@@ -1,7 +1,8 @@
 """Degree and threshold of a random k-regular graph: how few neighbours are enough for secure aggregation.
 
 Bell, Bonawitz, Gascón, Lepoint, Raykova, "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead", CCS 2020
-(eprint 2020/704). The values agree with the authors' open implementation (federated-compute, graph_parameter_finder).
+(eprint 2020/704). Where gamma n and delta n are whole, the values are those of the authors' open implementation
+(federated-compute, fcp/secagg/server/graph_parameter_finder.cc); it rounds the others down, this module up.
 
 The graph is a Harary graph on a random ring: the clients in uniformly random order, each joined to the k/2 clients
 before and the k/2 after it. The k neighbours of a client hold t-of-k shares of its two secrets, one share each, the
@@ -127,7 +128,7 @@ def log2_tail(population: int, marked: int, drawn: int, least: int) -> float:
 def _smallest(clients: int, assumptions: Sparse, server: Server) -> Parameters | None:
     removed = assumptions.corrupted(clients) + assumptions.dropped(clients)
     # Conditions 1 and 3 imply 4; asked first, it also keeps the probabilities below defined (rounding up: r <= n + 1).
-    if clients < FEWEST or clients - removed < 2:
+    if clients - removed < 2:
         return None
     degrees = range(2, clients - 1, 2)
     secure = -(assumptions.sigma + 1)

@@ -147,6 +147,17 @@ class Graph:
         """How many of a client's holders may be missing."""
         return self.degree + self.complete - self.threshold
 
+    @property
+    def smallest(self) -> int:
+        """The fewest clients, colluders included, that a deviating server can get one sum of, whatever it does.
+
+        Each of them was shown t signatures over the same survivor set. On the complete graph they count that set. On a
+        ring, of the k/2 clients after any of them at least t - k/2 are of them too, and so on from the last of those
+        around the ring, in steps of at most k/2.
+        """
+        reach = self.degree // 2
+        return self.least if self.complete else (self.threshold - reach) * (len(self.members) // reach)
+
     def neighbours(self, me: ClientId) -> tuple[ClientId, ...]:
         """The clients that ``me`` masks with and whose shares it holds, sorted."""
         if me not in self._known:
