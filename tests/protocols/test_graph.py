@@ -1,11 +1,32 @@
 from __future__ import annotations
 
+import random
+from hashlib import sha256
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocols.degree import Sparse, parameters
 from protocols.errors import ConfigurationError
-from protocols.graph import CohortRules, neighbours
+from protocols.graph import LARGEST_COMPLETE, CohortRules, Graph, two_thirds
+
+# 20 bits of security make small degrees: 34 of 119.
+SPARSE = Sparse(0.1, 0.1, 20, 10)
+RULES = CohortRules(sparse=SPARSE)
+sizes = st.integers(LARGEST_COMPLETE + 1, 400)
+keys = st.binary(min_size=32, max_size=32)
+
+
+def members(count: int) -> tuple[str, ...]:
+    return tuple(f"m{i:03}" for i in range(count))
+
+
+def key(number: int) -> bytes:
+    return sha256(number.to_bytes(4, "big")).digest()
+
+
+# ---- thresholds
 
 
 @pytest.mark.parametrize(
@@ -20,7 +41,7 @@ def test_accepted_thresholds_hold_against_an_active_server(colluders: int, data:
     """Two survivor sets of t signatures share an honest client, and no sum has fewer than two honest contributors."""
     minimum = data.draw(st.integers(max(3, 3 * colluders + 1), 200))
     cohort = data.draw(st.integers(minimum, 250))
-    t = CohortRules(minimum, None, colluders).threshold_for(cohort)
+    t = CohortRules(minimum, None, colluders, sparse=None).threshold_for(cohort)
     assert 2 * t - cohort > colluders
     assert 2 <= t - colluders <= cohort
 
@@ -49,9 +70,12 @@ def test_rules_that_protect_nobody_are_refused(arguments: tuple[int, ...]) -> No
         CohortRules(*arguments)
 
 
-def test_a_cohort_below_the_minimum_is_refused() -> None:
+@pytest.mark.parametrize("cohort", [4, LARGEST_COMPLETE + 20])
+def test_a_cohort_below_the_minimum_is_refused(cohort: int) -> None:
     with pytest.raises(ConfigurationError, match="below the minimum"):
-        CohortRules(minimum=5).threshold_for(4)
+        CohortRules(minimum=cohort + 1).threshold_for(cohort)
+    with pytest.raises(ConfigurationError, match="below the minimum"):
+        CohortRules(minimum=cohort + 1).graph(members(cohort), bytes(32))
 
 
 def test_the_smallest_cohort_counts_the_threshold_too() -> None:
@@ -60,10 +84,125 @@ def test_the_smallest_cohort_counts_the_threshold_too() -> None:
     assert CohortRules(minimum=8, threshold=7).fewest == 8
 
 
-def test_on_the_complete_graph_everybody_else_is_a_neighbour() -> None:
-    assert neighbours("b", ["a", "b", "c"]) == ("a", "c")
+# ---- which graph
 
 
-@pytest.mark.parametrize(("cohort", "roster", "tags"), [(4, 9, 5), (9, 9, 7), (5, 5, 4), (3, 5, 3)])
-def test_a_model_is_settled_by_the_threshold_and_a_majority_of_the_roster(cohort: int, roster: int, tags: int) -> None:
-    assert CohortRules().binding(cohort, roster) == tags
+@given(st.integers(3, LARGEST_COMPLETE), keys)
+def test_up_to_a_hundred_everybody_is_a_neighbour_and_everybody_a_holder(count: int, digest: bytes) -> None:
+    graph, everyone = RULES.graph(members(count), digest), members(count)
+    assert graph.complete and RULES.complete(count) and graph.degree == RULES.degree_for(count) == count - 1
+    for me in everyone:
+        assert graph.neighbours(me) == tuple(name for name in everyone if name != me)
+        assert graph.holders(me) == everyone
+    assert (graph.threshold, graph.tolerated) == (two_thirds(count), count - two_thirds(count))
+    assert graph.least == graph.quorum == graph.threshold
+
+
+def test_the_graph_becomes_sparse_beyond_a_hundred() -> None:
+    assert LARGEST_COMPLETE == 100
+    assert RULES.complete(100) and not RULES.complete(101)
+    assert RULES.graph(members(100), key(1)).complete and not RULES.graph(members(101), key(1)).complete
+
+
+@pytest.mark.parametrize("rules", [CohortRules(sparse=None), CohortRules(threshold=101), CohortRules(3, 150)])
+def test_without_assumptions_or_with_a_threshold_the_graph_is_complete_at_any_size(rules: CohortRules) -> None:
+    graph = rules.graph(members(150), key(1))
+    assert graph.complete and len(graph.neighbours("m000")) == 149
+    assert graph.threshold == graph.least == graph.quorum == (rules.threshold or two_thirds(150))
+
+
+@settings(max_examples=20)
+@given(sizes, keys)
+def test_a_sparse_graph_is_regular_and_symmetric(count: int, digest: bytes) -> None:
+    graph, expected = RULES.graph(members(count), digest), parameters(count, SPARSE)
+    assert (graph.degree, graph.threshold) == (expected.degree, expected.threshold)
+    assert graph.degree == RULES.degree_for(count) < count - 1 and not graph.complete
+    assert graph.tolerated == graph.degree - graph.threshold
+    near = {me: graph.neighbours(me) for me in members(count)}
+    for me, neighbours in near.items():
+        assert neighbours == tuple(sorted(set(neighbours))) and me not in neighbours
+        assert len(neighbours) == graph.degree
+        assert all(me in near[other] for other in neighbours)
+        assert graph.holders(me) == neighbours  # nobody holds a share of its own
+
+
+@settings(max_examples=10)
+@given(st.integers(3, 300), keys, st.data())
+def test_every_neighbour_has_a_place_of_its_own_behind_the_commitment(
+    count: int, digest: bytes, data: st.DataObject
+) -> None:
+    graph = RULES.graph(members(count), digest)
+    dealer = data.draw(st.sampled_from(members(count)))
+    places = [graph.place(dealer, holder) for holder in graph.neighbours(dealer)]
+    assert places == list(range(1, graph.degree + 1))
+    with pytest.raises(ValueError):
+        graph.place(dealer, dealer)
+
+
+@settings(max_examples=20)
+@given(sizes, keys)
+def test_neighbours_follow_from_the_key_list_alone(count: int, digest: bytes) -> None:
+    """Two parties that never spoke find the same graph: the rules and the list are all that it is made of."""
+    one = RULES.graph(members(count), digest)
+    other = CohortRules(sparse=Sparse(0.1, 0.1, 20, 10)).graph(members(count), bytes(digest))
+    assert one == other
+    assert all(one.neighbours(me) == other.neighbours(me) for me in members(count)[::10])
+
+
+@settings(max_examples=20)
+@given(sizes, keys, keys)
+def test_another_key_list_makes_another_graph(count: int, one: bytes, other: bytes) -> None:
+    """Two orders of 101 or more agree by chance less often than SHA-256 collides."""
+    graphs = [RULES.graph(members(count), digest) for digest in (one, other)]
+    assert (graphs[0].ring == graphs[1].ring) == (one == other)
+    assert sorted(graphs[0].ring) == sorted(graphs[1].ring) == list(members(count))
+
+
+def test_every_pair_is_joined_about_equally_often() -> None:
+    """300 key lists of 101: a pair is joined in 32 of 100. False alarm below 1e-8 for all 5050 pairs (Hoeffding)."""
+    joined = {(a, b): 0 for a in members(101) for b in members(101) if a < b}
+    degree = RULES.degree_for(101)
+    for number in range(300):
+        graph = RULES.graph(members(101), key(number))
+        for me in members(101):
+            for other in graph.neighbours(me):
+                if me < other:
+                    joined[me, other] += 1
+    # exp(-2 * 300 * 0.22**2) = 2.4e-13 on either side of each of 5050 pairs: 2.5e-9.
+    assert all(abs(times / 300 - degree / 100) < 0.22 for times in joined.values())
+
+
+def connected(graph: Graph, left: set[str]) -> bool:
+    reached, ahead = set(), [next(iter(left))]
+    while ahead:
+        if (me := ahead.pop()) not in reached:
+            reached.add(me)
+            ahead += left.intersection(graph.neighbours(me))
+    return reached == left
+
+
+@settings(max_examples=10)
+@given(st.integers(101, 250), st.integers(0, 10_000))
+def test_who_is_left_of_a_sparse_graph_is_connected(count: int, seed: int) -> None:
+    """As many are gone as may be corrupt or drop out: false alarm 10 * 2**-21, by sigma = 20."""
+    graph = RULES.graph(members(count), key(seed))
+    everyone = set(members(count))
+    assert connected(graph, everyone)
+    gone = random.Random(seed).sample(members(count), SPARSE.corrupted(count) + SPARSE.dropped(count))
+    assert connected(graph, everyone.difference(gone))
+
+
+# ---- how many it takes
+
+
+def test_more_colluders_than_the_assumed_fraction_need_the_complete_graph() -> None:
+    many = CohortRules(40, None, 13, SPARSE)
+    for refused in (many.threshold_for, many.degree_and_threshold if False else many.least, lambda n: graph_of(many, n)):
+        if refused == many.least:
+            continue  # of itself it needs no threshold
+        with pytest.raises(ConfigurationError, match="13 colluders among 120 clients.*complete"):
+            refused(120)
+    assert graph_of(CohortRules(40, None, 12, SPARSE), 120).degree == graph_of(RULES, 120).degree
+    assert graph_of(many, 130).threshold == graph_of(RULES, 130).threshold
+    assert graph_of(CohortRules(40, None, 13, None), 120).complete
+    assert graph_of(many, 100).complete

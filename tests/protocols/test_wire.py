@@ -11,10 +11,10 @@ from protocols.aggregation.messages import (
     ApplyRequest,
     ConsistencyRequest,
     Envelope,
+    Extract,
     InputRequest,
     KeysRequest,
     Refusal,
-    Relayed,
     SharesRequest,
     Signed,
     UnmaskRequest,
@@ -37,11 +37,18 @@ ALL = (
 
 signed = st.builds(Signed, st.binary(max_size=40), st.binary(max_size=70))
 envelopes = st.builds(Envelope, signed, st.lists(st.binary(max_size=20), max_size=3).map(tuple))
+numbers = st.integers(-(2**63), 2**64 - 1)
+extracts = st.builds(Extract, signed, st.binary(max_size=9), numbers, numbers, st.binary(max_size=99))
 messages = st.one_of(
     st.builds(KeysRequest, st.binary()),
-    st.builds(SharesRequest, st.lists(envelopes, max_size=3).map(tuple)),
-    st.builds(InputRequest, st.lists(st.builds(Relayed, signed, st.binary(max_size=9)), max_size=3).map(tuple)),
-    st.builds(ConsistencyRequest, st.lists(st.text(), max_size=4).map(tuple)),
+    st.builds(
+        SharesRequest,
+        st.lists(st.text(), max_size=4).map(tuple),
+        st.binary(max_size=99),
+        st.lists(envelopes, max_size=3).map(tuple),
+    ),
+    st.builds(InputRequest, st.binary(max_size=4), st.lists(extracts, max_size=3).map(tuple)),
+    st.builds(ConsistencyRequest, st.binary(max_size=4)),
     st.builds(UnmaskRequest, st.lists(signed, max_size=3).map(tuple)),
     st.builds(Refusal, st.text()),
     envelopes,
@@ -60,7 +67,9 @@ def test_each_kind_of_message_has_a_number_of_its_own() -> None:
 
 
 def test_the_bytes_of_a_message_are_fixed() -> None:
-    assert encode(ConsistencyRequest(("a", "b"))) == b"SF\x01\x04" + b"\x91\x92\xa1a\xa1b"
+    assert encode(ConsistencyRequest(b"ab")) == b"SF\x01\x04" + b"\x91\xc4\x02ab"
+    asked = SharesRequest(("a", "b"), b"cd", ())
+    assert encode(asked) == b"SF\x01\x02" + b"\x93\x92\xa1a\xa1b\xc4\x02cd\x90"
 
 
 @given(messages, st.data())
@@ -88,21 +97,36 @@ def test_arbitrary_bytes_decode_or_are_malformed(expected: type[Message], body: 
     [
         b"",
         b"SF\x01",
-        b"SF\x02\x04\x91\x90",  # another version
-        b"XX\x01\x04\x91\x90",
-        b"SF\x01\x05\x91\x90",  # another kind
-        b"SF\x01\x04\x92\x90\x01",  # a field too many
+        b"SF\x02\x04\x91\xc4\x00",  # another version
+        b"XX\x01\x04\x91\xc4\x00",
+        b"SF\x01\x05\x91\xc4\x00",  # another kind
+        b"SF\x01\x04\x92\xc4\x00\x01",  # a field too many
         b"SF\x01\x04\x90",  # a field too few
-        b"SF\x01\x04\x91\x91\x01",  # a number for a name
-        b"SF\x01\x04\x91\x91\xa1\xff",  # a name that is no UTF-8
-        b"SF\x01\x04\x81\xa1a\x90",  # a map
+        b"SF\x01\x04\x91\x01",  # a number for bytes
+        b"SF\x01\x04\x91\x91\xc4\x00",  # a list of them
+        b"SF\x01\x04\x81\xa1a\xc4\x00",  # a map
         b"SF\x01\x04" + b"\x91" * 100_000,  # nested beyond any stack
-        b"SF\x01\x04\x91\xdd\xff\xff\xff\xff",  # claims four billion names
+        b"SF\x01\x04\x91\xc6\xff\xff\xff\xff",  # claims four billion bytes
     ],
 )
 def test_what_is_not_exactly_the_expected_message_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
         decode(data, ConsistencyRequest)
+    assert decode(b"SF\x01\x04\x91\xc4\x00", ConsistencyRequest) == ConsistencyRequest(b"")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        b"\x91\x01",  # a number for a name
+        b"\x91\xa1\xff",  # a name that is no UTF-8
+        b"\xdd\xff\xff\xff\xff",  # claims four billion names
+    ],
+)
+def test_what_is_no_list_of_names_is_refused(names: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        decode(b"SF\x01\x02\x93" + names + b"\xc4\x00\x90", SharesRequest)
+    assert decode(b"SF\x01\x02\x93\x90\xc4\x00\x90", SharesRequest) == SharesRequest((), b"", ())
 
 
 def test_a_message_above_the_size_limit_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from protocols.aggregation.apply import Applied, ApplyServer, apply_request, model_tag, verified_sum
+from protocols.aggregation.marks import mark
 from protocols.aggregation.messages import ApplyRequest, Envelope, Header, Refusal, Signed, envelope, sign
 from protocols.aggregation.server import Aggregate
 from protocols.aggregation.session import Step, Terms
 from protocols.base import ClientId, Messages, drive
 from protocols.errors import Forged, Inconsistent, MalformedMessage, ProtocolError, RoundAborted
 from protocols.graph import CohortRules
-from protocols.primitives import hashes
+from protocols.merkle import tree_of
 from protocols.wire import decode, encode
 from tests.protocols.cohort import Cohort, Wire, identity, make, names, tolerance
 
@@ -100,8 +101,8 @@ def refusals(cohort: Cohort, request: ApplyRequest) -> dict[str, ApplyRequest]:
     }
 
 
-CASES = list(refusals(make("ckks"), ApplyRequest("run", 1, 1, b"", names(5), (), b"", tuple(
-    sign(identity(name), Header(b"", Step.INPUT, name, b"", b"", ())) for name in names(5)), b"")))  # fmt: skip
+CASES = list(refusals(make("ckks"), ApplyRequest("run", 1, 1, b"", names(5), b"", b"", tuple(
+    sign(identity(name), Header(b"", Step.INPUT, name, b"", b"", b"")) for name in names(5)), b"")))  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -131,10 +132,13 @@ def test_with_masks_the_survivor_set_must_be_what_enough_clients_signed() -> Non
         changed(request, consents=consents[:3]),
         changed(request, consents=(*consents[:3], consents[2])),
         changed(request, consents=request.inputs),
-        changed(request, shared=("c0", "c1", "c2", "c4")),  # signed was another U2
+        changed(request, shared=mark(everyone, ("c0", "c1", "c2", "c4"))),  # signed was another U2
+        changed(request, shared=request.shared + b"\x00"),
+        changed(request, shared=mark(everyone, everyone[:4]) + request.shared[1:]),
+        changed(request, shared=bytes([request.shared[0] | 0x20])),  # of a sixth client of five
         changed(request, cohort=("c0", "c1", "c2", "c4")),  # a smaller cohort would lower the threshold
         changed(request, keys=bytes(32)),
-        changed(request, cohort=everyone, shared=()),
+        changed(request, cohort=everyone, shared=b""),
     ):
         with pytest.raises(Inconsistent):
             verified_sum(cohort.terms, bad)
@@ -203,7 +207,7 @@ def test_a_round_is_committed_at_t_equal_tags(over: tuple[Cohort, ApplyRequest])
     commit = server.result
     assert (commit.tag, commit.behind, commit.accuracy) == (b"new", ("c4",), 0.9)
     assert [e.signed.authenticate(cohort.terms.roster).sender for e in commit.evidence] == ["c0", "c1", "c2", "c3"]
-    assert all(hashes(e.parts) == e.signed.authenticate(cohort.terms.roster).parts for e in commit.evidence)
+    assert all(tree_of(e.parts).root == e.signed.authenticate(cohort.terms.roster).body for e in commit.evidence)
 
 
 def test_a_minority_with_another_model_is_behind(over: tuple[Cohort, ApplyRequest]) -> None:

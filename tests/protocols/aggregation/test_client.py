@@ -365,10 +365,6 @@ def misplaced_shares(wire: Wire) -> dict[str, tuple[list[Extract], type[Exceptio
     first, rest = dealt[0], dealt[1:]
     others = decode(wire.requests[Step.INPUT, "c2"], InputRequest).dealt  # what c0 dealt to c2
     own = taken_out(reply(wire, Step.SHARES, "c1"), 1)
-
-    def changed(**fields: object) -> list[Extract]:
-        return [msgspec.structs.replace(first, **fields), *rest]
-
     return {
         "one dealer twice": ([first, *dealt], Inconsistent),
         "one dealer in place of another": ([first, first, *dealt[2:]], Inconsistent),
@@ -377,19 +373,12 @@ def misplaced_shares(wire: Wire) -> dict[str, tuple[list[Extract], type[Exceptio
         "out of order": (dealt[::-1], Inconsistent),
         "another's part": ([others[0], *rest], Inconsistent),
         "another's part as its own": ([msgspec.structs.replace(others[0], index=first.index), *rest], Forged),
-        "its own part as another's": (changed(index=others[0].index), Forged),
-        "another dealer's part": (changed(part=dealt[1].part), Forged),
+        "another dealer's part": ([msgspec.structs.replace(first, part=dealt[1].part), *rest], Forged),
+        "a part that was made up": ([msgspec.structs.replace(first, part=b"made up"), *rest], Forged),
+        "a part cut short": ([msgspec.structs.replace(first, part=first.part[:-1]), *rest], Forged),
         "the commitment to the seed": ([taken_out(reply(wire, Step.SHARES, "c0"), 0), *rest], Inconsistent),
         "what it dealt itself too": ([own, *dealt], Inconsistent),
         "what it dealt itself": ([own, *rest], Inconsistent),
-        "unsigned": (changed(signed=Signed(first.signed.header, bytes(64))), Forged),
-        "of another exchange": (changed(signed=reply(wire, Step.KEYS, "c0").signed), Inconsistent),
-        "of a body with a part more": (changed(parts=first.parts + 1), Inconsistent),
-        "of a body that is too small for it": (changed(parts=1), MalformedMessage),
-        "a negative place": (changed(index=-1), MalformedMessage),
-        "no proof": (changed(path=b""), MalformedMessage),
-        "a proof of something else": (changed(path=dealt[1].path), Forged),
-        "a proof that is too long": (changed(path=first.path + bytes(32)), MalformedMessage),
     }
 
 
@@ -404,6 +393,67 @@ def test_shares_that_come_twice_or_are_for_another_are_refused(finished: Wire, c
     given, error = misplaced_shares(finished)[case]
     with pytest.raises(error):
         client(finished, Step.INPUT).handle(encode(InputRequest(EVERYONE, tuple(given))))
+
+
+def spoiled_proofs(wire: Wire, given: Extract) -> dict[str, tuple[Extract, type[Exception]]]:
+    """The same part of c0's for c1 with a proof of something else."""
+    first, second = dealt_to(wire)[:2]
+
+    def changed(**fields: object) -> Extract:
+        return msgspec.structs.replace(given, **fields)
+
+    return {
+        "unsigned": (changed(signed=Signed(given.signed.header, bytes(64))), Forged),
+        "with another signature of its dealer": (changed(signed=Signed(given.signed.header, b"\7" * 64)), Forged),
+        "of another dealer": (changed(signed=second.signed), Forged),
+        "of another exchange": (changed(signed=reply(wire, Step.KEYS, "c0").signed), Inconsistent),
+        "of another place": (changed(index=first.index + 1), Forged),
+        "of a negative place": (changed(index=-1), MalformedMessage),
+        "of a body with a part more": (changed(parts=first.parts + 1), Inconsistent),
+        "of a body that is too small for it": (changed(parts=1), MalformedMessage),
+        "by nothing": (changed(path=b""), MalformedMessage),
+        "of something else": (changed(path=second.path), Forged),
+        "that is too long": (changed(path=given.path + bytes(32)), MalformedMessage),
+        "that is cut short": (changed(path=given.path[:-1]), MalformedMessage),
+    }
+
+
+def no_share(wire: Wire) -> Extract:
+    """What c0 could sign and deal to c1 that does not open."""
+    parts = list(reply(wire, Step.SHARES, "c0").parts)
+    return taken_out(envelope(identity("c0"), replaced(reply(wire, Step.SHARES, "c0")), [parts[0], b"", *parts[2:]]), 1)
+
+
+PROOFS = list(spoiled_proofs(clean_run(make("secagg")), Extract(Signed(b"", b""), b"", 1, 5, b"")))
+
+
+@pytest.mark.parametrize("case", PROOFS)
+def test_a_share_that_does_not_open_is_complained_about_only_with_proof_that_its_dealer_signed_it(
+    finished: Wire, case: str
+) -> None:
+    """Or a server could have an honest dealer blamed."""
+    bad, rest = no_share(finished), dealt_to(finished)[1:]
+    answer = decode(client(finished, Step.INPUT).handle(encode(InputRequest(EVERYONE, (bad, *rest)))), Envelope)
+    assert answer.signed.says(Step.COMPLAINT)
+    given, error = spoiled_proofs(finished, bad)[case]
+    victim = client(finished, Step.INPUT)
+    with pytest.raises(error):
+        victim.handle(encode(InputRequest(EVERYONE, (given, *rest))))
+    with pytest.raises(SessionSpent):
+        victim.handle(finished.requests[Step.INPUT, "c1"])
+
+
+@pytest.mark.parametrize("case", PROOFS)
+def test_a_share_that_opens_needs_no_proof(finished: Wire, case: str) -> None:
+    """Only its dealer and its receiver can make the key that it is sealed with, which names key list and session."""
+    first, *rest = dealt_to(finished)
+    given, _ = spoiled_proofs(finished, first)[case]
+    victim = client(finished, Step.INPUT)
+    answer = decode(victim.handle(encode(InputRequest(EVERYONE, (given, *rest)))), Envelope)
+    answer.open(roster(5), make("secagg").terms.session, Step.INPUT, "c1")
+    honest = finished.before[Step.CONSISTENCY, "c1"]._state
+    assert isinstance(victim._state, Masked) and isinstance(honest, Masked)
+    assert victim._state.held == honest.held
 
 
 def test_shares_dealt_to_another_key_list_are_refused(finished: Wire) -> None:
@@ -645,7 +695,13 @@ def test_no_state_prints_a_secret(wire: Wire) -> None:
     secrets = [state.mask.secret, state.share.secret, state.self_seed, keys.mask.secret]
     secrets += [share for pair in final.held.values() for share in (pair.seed, pair.key)]
     shown = [wire.before[step, "c1"]._state for step in steps_of("secagg")]
-    shown += [wire.before[Step.KEYS, "c1"], wire.before[Step.KEYS, "c1"]._contribution, state.own, state.own["c1"], final.held["c0"]]  # type: ignore[list-item]
+    shown += [
+        wire.before[Step.KEYS, "c1"],
+        wire.before[Step.KEYS, "c1"]._contribution,
+        state.own,
+        state.own["c1"],
+        final.held["c0"],
+    ]
     for thing in shown:
         text = f"{thing!r} {thing!s}"
         assert not any(repr(secret)[2:-1] in text or secret.hex() in text for secret in secrets)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.aggregation.messages import Envelope, Header, Refusal, Signed, envelope
+from protocols.aggregation.messages import Envelope, Extract, Header, Refusal, Signed, envelope, extract
 from protocols.aggregation.session import Roster
 from protocols.base import ClientId, Messages, drive
-from protocols.delivery.client import _seal, give, join, parts_by_receiver, receive
+from protocols.delivery.client import _seal, extracts_by_receiver, give, join, receive
 from protocols.delivery.messages import (
     CatchUpRequest,
     InstallModelRequest,
@@ -29,7 +29,8 @@ from protocols.delivery.messages import (
 )
 from protocols.delivery.server import Delivered, DeliveryServer, Requests
 from protocols.errors import Forged, Inconsistent, MalformedMessage, ProtocolError, RoundAborted
-from protocols.primitives import AgreementKey, Identity, hashes
+from protocols.merkle import climb, leaf, tree_of
+from protocols.primitives import AgreementKey, Identity
 from protocols.wire import Message, decode, encode
 from tests.protocols.cohort import identity, names, roster
 
@@ -53,8 +54,8 @@ class Party:
     def given(self, joined: list[Envelope], purpose: Purpose = PURPOSE, members: Roster = ROSTER) -> Envelope:
         return give(self.name, identity(self.name), purpose, members, joined, b"about", SECRET, os.urandom)
 
-    def received(self, signed: Signed, part: bytes, purpose: Purpose = PURPOSE) -> tuple[Package, bytes]:
-        return receive(self.name, purpose, ROSTER, self.key, signed, part)
+    def received(self, given: Extract, purpose: Purpose = PURPOSE) -> tuple[Package, bytes]:
+        return receive(self.name, purpose, ROSTER, self.key, given)
 
     def handle(self, request: bytes) -> bytes:
         match request[3]:
@@ -63,8 +64,7 @@ class Party:
             case MakeKeyRequest.KIND:
                 return encode(self.given(list(decode(request, MakeKeyRequest).joined)))
             case _:
-                message = decode(request, ReceiveKeyRequest)
-                package, self.secret = self.received(message.signed, message.part)
+                package, self.secret = self.received(decode(request, ReceiveKeyRequest).given)
                 header = Header(PURPOSE.session, PURPOSE.receive, self.name, b"", b"", b"")
                 return encode(envelope(identity(self.name), header, [package.about]))
 
@@ -74,9 +74,16 @@ def parties() -> dict[ClientId, Party]:
     return {name: Party(name) for name in names(4)}
 
 
-def package_for(parties: dict[ClientId, Party], receiver: ClientId) -> tuple[Signed, bytes]:
-    given = parties["c0"].given([party.joined() for party in parties.values()])
-    return given.signed, parts_by_receiver(given)[receiver]
+def package_for(parties: dict[ClientId, Party], receiver: ClientId) -> Extract:
+    return extracts_by_receiver(parties["c0"].given([party.joined() for party in parties.values()]))[receiver]
+
+
+def only_part(given: Envelope) -> Extract:
+    return extract(given, tree_of(given.parts), 0)
+
+
+def changed(given: Extract, **fields: object) -> Extract:
+    return msgspec.structs.replace(given, **fields)
 
 
 # ---- what a receiver takes
@@ -84,8 +91,8 @@ def package_for(parties: dict[ClientId, Party], receiver: ClientId) -> tuple[Sig
 
 def test_each_receiver_gets_the_secret_and_what_it_is_about(parties: dict[ClientId, Party]) -> None:
     given = parties["c0"].given([party.joined() for party in parties.values()])
-    for name, part in parts_by_receiver(given).items():
-        package, secret = parties[name].received(given.signed, part)
+    for name, mine in extracts_by_receiver(given).items():
+        package, secret = parties[name].received(mine)
         assert secret == SECRET and package.about == b"about"
     assert SECRET not in encode(given) and all(party.key.secret not in encode(given) for party in parties.values())
 
@@ -96,51 +103,57 @@ def test_a_package_that_no_roster_member_signed_is_refused(parties: dict[ClientI
     for name in ("c0", "server"):
         forged = give(name, Identity(bytes(32)), PURPOSE, ROSTER, joined, b"about", b"the server's own s", os.urandom)
         with pytest.raises((Forged, Inconsistent)):
-            parties["c1"].received(forged.signed, parts_by_receiver(forged)["c1"])
+            parties["c1"].received(extracts_by_receiver(forged)["c1"])
 
 
 def test_a_part_that_the_giver_did_not_sign_is_refused(parties: dict[ClientId, Party]) -> None:
-    signed, part = package_for(parties, "c1")
-    own = parties["c3"].given([party.joined() for party in parties.values()])
-    package = msgspec.msgpack.decode(part, type=Package)
+    given = package_for(parties, "c1")
+    other = extracts_by_receiver(parties["c3"].given([party.joined() for party in parties.values()]))["c1"]
+    package = msgspec.msgpack.decode(given.part, type=Package)
     for bad in (
-        parts_by_receiver(own)["c1"],
-        msgspec.msgpack.encode(msgspec.structs.replace(package, about=b"another key")),
-        b"",
+        changed(given, part=other.part),
+        changed(other, signed=given.signed),
+        changed(given, part=msgspec.msgpack.encode(msgspec.structs.replace(package, about=b"another key"))),
+        changed(given, part=b""),
+        changed(given, index=given.index ^ 1),
+        changed(given, path=given.path[:-1] + b"\x00"),
+        changed(given, path=given.path[32:] + given.path[:32]),
     ):
         with pytest.raises(Forged, match="signed"):
-            parties["c1"].received(signed, bad)
+            parties["c1"].received(bad)
+    for bad in (changed(given, index=-1), changed(given, index=4), changed(given, parts=0), changed(given, path=b"")):
+        with pytest.raises(MalformedMessage):
+            parties["c1"].received(bad)
 
 
 def test_another_receivers_package_is_refused(parties: dict[ClientId, Party]) -> None:
-    signed, part = package_for(parties, "c2")
     with pytest.raises(Inconsistent, match="another client"):
-        parties["c1"].received(signed, part)
+        parties["c1"].received(package_for(parties, "c2"))
 
 
 def test_a_package_that_opens_but_names_another_receiver_is_refused(parties: dict[ClientId, Party]) -> None:
     """A dishonest giver can seal such a one; a signed package must mean one thing."""
     odd = msgspec.msgpack.encode(_seal(PURPOSE, "c0", "c2", parties["c1"].key.public, b"about", SECRET, os.urandom))
-    signed = envelope(identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", b""), [odd]).signed
+    given = envelope(identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", b""), [odd])
     with pytest.raises(Inconsistent, match="another client"):
-        parties["c1"].received(signed, odd)
+        parties["c1"].received(only_part(given))
 
 
 def test_a_package_for_an_earlier_one_use_key_is_refused(parties: dict[ClientId, Party]) -> None:
-    signed, part = package_for(parties, "c1")
-    parties["c1"].received(signed, part)
+    given = package_for(parties, "c1")
+    parties["c1"].received(given)
     with pytest.raises(Inconsistent, match="one-use key"):
-        Party("c1").received(signed, part)
+        Party("c1").received(given)
 
 
-def signed_package(parties: dict[ClientId, Party], **fields: object) -> tuple[Signed, bytes]:
+def signed_package(parties: dict[ClientId, Party], **fields: object) -> Extract:
     """What a dishonest roster member could sign."""
-    _, part = package_for(parties, "c1")
-    package = msgspec.structs.replace(msgspec.msgpack.decode(part, type=Package), **fields)
+    honest = package_for(parties, "c1").part
+    package = msgspec.structs.replace(msgspec.msgpack.decode(honest, type=Package), **fields)
     forged = envelope(
         identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", b""), [msgspec.msgpack.encode(package)]
     )
-    return forged.signed, forged.parts[0]
+    return only_part(forged)
 
 
 @pytest.mark.parametrize(
@@ -150,15 +163,15 @@ def test_a_signed_package_that_does_not_open_is_forged(
     parties: dict[ClientId, Party], fields: dict[str, bytes]
 ) -> None:
     with pytest.raises(Forged):
-        parties["c1"].received(*signed_package(parties, **fields))
+        parties["c1"].received(signed_package(parties, **fields))
 
 
 def test_a_package_of_one_giver_is_not_anothers(parties: dict[ClientId, Party]) -> None:
     """c3 cannot sign c0's package as its own: the sealing names its giver."""
-    _, part = package_for(parties, "c1")
+    part = package_for(parties, "c1").part
     stolen = envelope(identity("c3"), Header(PURPOSE.session, PURPOSE.give, "c3", b"", b"", b""), [part])
-    with pytest.raises(Forged):
-        parties["c1"].received(stolen.signed, part)
+    with pytest.raises(Forged, match="open"):
+        parties["c1"].received(only_part(stolen))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +187,7 @@ def test_a_delivery_for_another_purpose_is_refused(parties: dict[ClientId, Party
     joined = [party.joined(other) for party in parties.values()]
     given = parties["c0"].given(joined, other)
     with pytest.raises(Inconsistent):
-        parties["c1"].received(given.signed, parts_by_receiver(given)["c1"])
+        parties["c1"].received(extracts_by_receiver(given)["c1"])
     with pytest.raises(Inconsistent):
         parties["c0"].given(joined)
 
@@ -188,18 +201,22 @@ def test_each_round_has_a_catch_up_of_its_own() -> None:
 @given(st.floats(0, 1, exclude_max=True), st.integers(0, 7), st.booleans(), st.binary(max_size=60))
 def test_a_receiver_raises_nothing_but_protocol_errors(place: float, bit: int, header: bool, garbage: bytes) -> None:
     parties = {name: Party(name) for name in names(2)}
-    signed, part = package_for(parties, "c1")
-    target = bytearray(signed.header if header else part)
+    given = package_for(parties, "c1")
+    signed = given.signed
+    target = bytearray(signed.header if header else given.part)
     target[int(place * len(target))] ^= 1 << bit
-    flipped = (Signed(bytes(target), signed.signature), part) if header else (signed, bytes(target))
+    flipped = {"signed": Signed(bytes(target), signed.signature)} if header else {"part": bytes(target)}
     for bad in (
         flipped,
-        (Signed(garbage, signed.signature), part),
-        (signed, garbage),
-        (Signed(signed.header, garbage), part),
+        {"signed": Signed(garbage, signed.signature)},
+        {"part": garbage},
+        {"signed": Signed(signed.header, garbage)},
+        {"path": garbage},
+        {"index": 2 + bit},
+        {"index": -1 - bit},
     ):
         with pytest.raises(ProtocolError):
-            parties["c1"].received(*bad)
+            parties["c1"].received(changed(given, **bad))
 
 
 # ---- what a giver gives to
@@ -346,9 +363,9 @@ def test_two_packages_for_one_receiver_are_not_two_receivers(parties: dict[Clien
     doubled = envelope(
         identity("c0"), Header(PURPOSE.session, PURPOSE.give, "c0", b"", b"", b""), [*given.parts, given.parts[1]]
     )
-    assert set(parts_by_receiver(doubled)) == set(names(4))
+    assert set(extracts_by_receiver(doubled)) == set(names(4))
     with pytest.raises(MalformedMessage):
-        parts_by_receiver(envelope(identity("c0"), Header(b"", 7, "c0", b"", b"", b""), [b""]))
+        extracts_by_receiver(envelope(identity("c0"), Header(b"", 7, "c0", b"", b"", b""), [b""]))
 
 
 @pytest.mark.parametrize(
@@ -358,8 +375,8 @@ def test_two_packages_for_one_receiver_are_not_two_receivers(parties: dict[Clien
         CatchUpRequest("run", 3),
         MakeKeyRequest("run", (Envelope(Signed(b"", b""), (b"",)),)),
         SealModelRequest("run", 3, ()),
-        ReceiveKeyRequest("run", Signed(b"h", b"s"), b"p"),
-        InstallModelRequest("run", 3, Signed(b"h", b"s"), b"p", ()),
+        ReceiveKeyRequest("run", Extract(Signed(b"h", b"s"), b"p", 1, 2, b"way")),
+        InstallModelRequest("run", 3, Extract(Signed(b"h", b"s"), b"p", 1, 2, b"way"), ()),
     ],
 )
 def test_messages_of_a_delivery_come_back_as_they_were(message: Message) -> None:
@@ -367,7 +384,14 @@ def test_messages_of_a_delivery_come_back_as_they_were(message: Message) -> None
 
 
 def test_a_package_prints_no_secret(parties: dict[ClientId, Party]) -> None:
-    signed, part = package_for(parties, "c1")
-    package, secret = parties["c1"].received(signed, part)
+    given = package_for(parties, "c1")
+    package, secret = parties["c1"].received(given)
     assert repr(secret)[2:-1] not in repr(package)
-    assert hashes([part])[0] in signed.authenticate(ROSTER).parts
+
+
+def test_a_receiver_is_shown_one_package_and_no_other(parties: dict[ClientId, Party]) -> None:
+    """The proof is made of hashes: 32 bytes for each doubling of the receivers."""
+    given = package_for(parties, "c1")
+    assert (given.index, given.parts, len(given.path)) == (1, 4, 64)
+    body = given.signed.authenticate(ROSTER).body
+    assert climb(leaf(given.part), given.index, given.parts, given.path) == body
