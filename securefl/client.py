@@ -38,6 +38,7 @@ from securefl.errors import BadInput, BudgetExceeded, Refused, SecureFLError
 from securefl.keyholder import KeyHolder
 from securefl.keystream import fastest
 from securefl.plan import Plan
+from securefl.policy import Policy, check_announced, check_model, check_roster
 from securefl.privacy.ledger import Ledger
 from securefl.privacy.mechanism import DPSGD, Budget
 from securefl.store import Store
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 class Client:
     """One data owner. ``model`` is code that the owner installed; ``budget`` None admits only jobs without privacy.
 
+    ``policy`` is what the owner takes part in; it may be replaced in a run and then holds from the next attempt on.
     ``ledger`` and ``store`` outlive the process where they are files. ``test`` is the public test set, needed
     where only clients can read the model. ``errors`` is the owner's own log of why requests were refused.
 
@@ -62,6 +64,7 @@ class Client:
         model: Callable[[], nn.Module],
         *,
         budget: Budget | None = None,
+        policy: Policy | None = None,
         test: Dataset | None = None,
         ledger: Ledger | None = None,
         store: Store | None = None,
@@ -69,6 +72,7 @@ class Client:
     ) -> None:
         self.name = name
         self.budget = budget
+        self.policy = policy or Policy()
         self.ledger = ledger or Ledger(":memory:", name, budget)
         if (self.ledger.client, self.ledger.budget) != (name, budget):
             raise BadInput(f"{name}: the ledger was opened for another client or budget: open it with the same")
@@ -92,9 +96,11 @@ class Client:
     def pin(self, roster: Mapping[str, bytes], plan: Plan) -> None:
         """The owner's consent: these clients, by name and public key, and this plan. No other is taken part in.
 
-        Raises ``Refused`` for a plan that contradicts the budget or the model that the owner installed.
+        Raises ``Refused`` for a plan that contradicts the policy, the budget or the model that the owner installed.
         """
-        self._check_plan(plan, roster)
+        check_roster(plan, roster, self.name, self.public_key)
+        self.policy.check(plan, self.name, self.budget)
+        check_model(plan, self._model, self._data)
         self._accepted = (Roster(dict(roster)), plan)
 
     def epsilon(self) -> float | None:
@@ -184,26 +190,9 @@ class Client:
     def _consent(self, plan: Plan) -> tuple[Roster, Plan]:
         """Roster and plan as the owner accepted them. Raises ``Refused`` if the server announces anything else."""
         roster, accepted = self._pinned()
-        if plan != accepted:
-            raise Refused("the announced plan is not the one that this owner accepted")
+        check_announced(plan, accepted)
+        self.policy.check(accepted, self.name, self.budget)
         return roster, accepted
-
-    def _check_plan(self, plan: Plan, roster: Mapping[str, bytes]) -> None:
-        from securefl import training, vector
-
-        if list(plan.clients) != sorted(roster) or roster.get(self.name) != self.public_key:
-            raise Refused("the plan names other clients than the roster, or the roster has not this client's key")
-        if len(plan.weights) != len(plan.clients) or not all(0 < weight <= 1 for weight in plan.weights):
-            raise Refused("the plan's weights are not one number in (0, 1] for each client")
-        if self.budget is not None and not isinstance(plan.mechanism, DPSGD):
-            raise Refused("this owner set a privacy budget, so it takes part in differentially private jobs only")
-        if self.budget is None and isinstance(plan.mechanism, DPSGD):
-            raise Refused("this owner set no privacy budget: give the client one, or run the job without privacy")
-        module = vector.build(self._model, plan.model_seed)
-        training.check(module)
-        training.check_labels(module, self._data)
-        if vector.architecture(module) != plan.architecture or len(vector.flatten(module)) != plan.dimension:
-            raise Refused("the plan's model is not the architecture that this owner installed")
 
     def _check_budget(self, plan: Plan) -> None:
         # Asked before keys go out, so that a client without budget is no dropout later. The charge is what binds.

@@ -23,12 +23,22 @@ _CHROME: Final = 8  # lines of a terminal that the table's frame, the spinner an
 def opening(console: Console, job: Job, visibility: str) -> None:
     """The first lines: who can see what, then what the job is, then what to know before it starts."""
     say(console, f"[bold]Who can see what[/] under {escape(visibility)}")
+    if job.masked:
+        say(console, _assumption(job))
     privacy = "no differential privacy"
     if job.budget is not None:
         privacy = f"at most epsilon {job.budget.epsilon:g} at delta {job.budget.delta:g} for each client's records"
     say(console, f"{escape(job.name)}: {len(job.clients)} clients, {job.rounds} rounds, {privacy}")
     for warning in job.warnings:
         say(console, f"[yellow]note:[/] {escape(warning)}")
+
+
+def _assumption(job: Job) -> str:
+    """What the masks assume, with the job's own n_C."""
+    colluders = job.protection.colluders
+    alone = "against a server on its own (n_C = 0; protection.colluders makes it withstand clients that work with it)"
+    helped = f"against a server and up to {colluders} of the clients together (n_C = {colluders})"
+    return f"Single updates stay hidden {helped if colluders else alone}; a sum is of at least {job.minimum} clients."
 
 
 def follow(console: Console, job: Job, done: Sequence[RoundRecord], coming: Iterable[RoundRecord]) -> None:

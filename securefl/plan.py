@@ -41,7 +41,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
     ``weights`` are declared constants in (0, 1], one per client, in the order of ``clients``. ``bound`` is the largest
     absolute value of an update's coordinate; what exceeds it is cut off at the client. ``architecture`` is the hash of
-    parameter names and shapes; ``dimension`` their count.
+    parameter names and shapes; ``dimension`` their count. ``colluders`` (n_C): clients that may work with the server.
+    ``bits``: width of the ring's elements in fixed point.
     """
 
     job: str
@@ -56,6 +57,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     architecture: str
     dimension: int
     model_seed: int
+    colluders: int = 0
+    bits: int = 32
 
     def __post_init__(self) -> None:
         _as_floats(self, "bound")

@@ -20,7 +20,9 @@ class Protection(Struct, frozen=True, kw_only=True):
     """How updates travel. ``bound``: largest absolute coordinate of an update, the rest is cut off at the client.
 
     ``minimum``: fewest clients whose sum may be formed; None: floor(2n/3) + 1. ``threshold``: shares that undo a
-    dropout; None: floor(2n/3) + 1 of those who began.
+    dropout; None: floor(2n/3) + 1 of those who began. ``colluders`` (n_C): clients that may work with the server;
+    needs minimum > 3 n_C, 2 threshold > n + n_C and threshold - n_C >= 2. ``bits``: 16, 24 or 32 for each number of an
+    update in fixed point, on the wire too; fewer bits, coarser steps. Raises ``BadInput`` for what a kind cannot keep.
     """
 
     kind: ClassVar[Kind] = "plain"
@@ -31,10 +33,31 @@ class Protection(Struct, frozen=True, kw_only=True):
     bound: float = 8.0
     minimum: int | None = None
     threshold: int | None = None
+    colluders: int = 0
+    bits: int = 32
+
+    def __post_init__(self) -> None:
+        if self.colluders and not self.masked:
+            raise BadInput(
+                f"{self.kind!r} withstands no colluding client: leave colluders at 0, or use 'secagg' or 'ckks'"
+            )
+        if self.sealed and self.bits != 32:
+            raise BadInput(
+                f"{self.kind!r} has ciphertexts of fixed width: leave bits at 32, or use 'secagg' for {self.bits} bits"
+            )
 
     def minimum_of(self, clients: int) -> int:
         """The minimum, or its default for so many: what is left of them must open any secret."""
         return self.minimum or max(3, self.threshold or two_thirds(clients))
+
+    def parameters(self, dimension: int, clients: int) -> FixedPoint | CKKSParameters:
+        """The encoding's public parameters, for sums of so many updates. ``ConfigurationError`` where one could wrap.
+
+        Modulus (``bits``), bound and scale are chosen together: the scale is the finest that cannot wrap.
+        """
+        if self.sealed:
+            return CKKSParameters(dimension, self.bound, clients)
+        return FixedPoint(dimension, self.bound, clients, self.bits)
 
 
 class Plain(Protection, frozen=True, kw_only=True):
@@ -49,9 +72,10 @@ class Plain(Protection, frozen=True, kw_only=True):
 class SecAgg(Protection, frozen=True, kw_only=True):
     """Pairwise masks (Bonawitz et al., CCS 2017).
 
-    **Guarantee** (fewer than t clients collude with the server): it learns the weighted sum of the contributors'
-    updates, at least ``minimum`` of them, and the model; with colluders, that sum less their own. An update is hidden
-    in proportion to the others' weights, which are part of the plan that owners accept.
+    **Guarantee** (at most n_C = ``colluders`` clients work with the server): it learns the weighted sum of the
+    contributors' updates, at least ``minimum`` of them, and the model; with colluders, that sum less their own, at
+    least ``minimum`` - n_C updates. An update is hidden in proportion to the others' weights, which are part of the
+    plan that owners accept.
     """
 
     kind: ClassVar[Kind] = "secagg"
@@ -76,8 +100,8 @@ class CKKS(Protection, frozen=True, kw_only=True):
     """CKKS under pairwise masks.
 
     **Guarantee** (assuming RLWE): the server alone learns no update, and of sum and model what clients answer: the
-    accuracy, and whether a sum that it may have changed was in range, once a round and client. Together with a
-    key-holding client it learns what it would learn under ``SecAgg``.
+    accuracy, and whether a sum that it may have changed was in range, once a round and client. Together with
+    key-holding clients, at most n_C = ``colluders``, it learns what it would learn under ``SecAgg``.
     """
 
     kind: ClassVar[Kind] = "ckks"
@@ -93,22 +117,26 @@ KINDS: dict[str, type[Protection]] = {kind.kind: kind for kind in (Plain, SecAgg
 
 
 def protection_of(plan: Plan) -> Protection:
-    """The protection that a plan names. Raises ``BadInput`` for an unknown one."""
+    """The protection that a plan names. Raises ``BadInput`` for an unknown one, or one that cannot keep the plan."""
     if plan.protection not in KINDS:
         raise BadInput(f"unknown protection {plan.protection!r}: use one of {', '.join(KINDS)}")
-    return KINDS[plan.protection](bound=plan.bound, minimum=plan.minimum, threshold=plan.threshold)
+    return KINDS[plan.protection](
+        bound=plan.bound,
+        minimum=plan.minimum,
+        threshold=plan.threshold,
+        colluders=plan.colluders,
+        bits=plan.bits,
+    )
 
 
 def rules(plan: Plan) -> CohortRules:
     """What a client demands of a cohort under this plan. Raises ``ConfigurationError`` for an unsafe plan."""
-    return CohortRules(plan.minimum, plan.threshold)
+    return CohortRules(plan.minimum, plan.threshold, plan.colluders)
 
 
 def parameters(plan: Plan) -> FixedPoint | CKKSParameters:
     """The public parameters of the plan's encoding. Raises ``ConfigurationError`` where a sum could wrap."""
-    if KINDS[plan.protection].sealed:
-        return CKKSParameters(plan.dimension, plan.bound, len(plan.clients))
-    return FixedPoint(plan.dimension, plan.bound, len(plan.clients))
+    return protection_of(plan).parameters(plan.dimension, len(plan.clients))
 
 
 def layout(plan: Plan) -> Layout:

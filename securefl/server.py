@@ -130,6 +130,8 @@ class Server:
             architecture=vector.architecture(module),
             dimension=len(first),
             model_seed=self._seed,
+            colluders=self._protection.colluders,
+            bits=self._protection.bits,
         )
         self._check()
         if not self._protection.sealed and not self._state.model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,37 +20,66 @@ from protocols.ring import Ring, RingVector
 _FEWEST_LEVELS = 1 << 8
 _COINS = Ring(1 << 32)
 _BLOCK = 1 << 14
+# The chance that noise makes any coordinate of one sum wrap: that of the sparse graph's secrecy failing (sigma = 40).
+_LARGEST_WRAP_CHANCE = 2.0**-40
 
 
 class FixedPoint(Struct, frozen=True):
     """``dimension`` reals in [-bound, bound], for sums of up to ``clients`` of them, in ``bits`` bits (16, 24 or 32).
 
-    The scale is the largest power of two under which no such sum can wrap. Rounding is stochastic and unbiased:
-    each coordinate of one encoding is off by less than ``step``, with mean zero (to 2**-22 of a step).
+    ``noise``: standard deviation, in the update's units, of zero-mean integer noise that whoever calls may add in the
+    ring, before masking; all clients' noise together, with tails no heavier than those of a Skellam variable.
+
+    The scale is the largest power of two under which no sum can wrap: never without noise; with it, except with
+    probability 2**-40 for all coordinates of one sum together. Parameters without such a scale are refused.
+
+    Rounding is stochastic and unbiased: each coordinate of one encoding is off by less than ``step``, with mean zero
+    (to 2**-22 of a step) and variance at most step**2 / 4. A sum is off by less than clients * step, with mean zero
+    (to clients * 2**-22 of a step) and variance at most clients * step**2 / 4.
     """
 
     dimension: int
     bound: float
     clients: int
     bits: int = 32
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.dimension < 1 or self.clients < 1 or not 0 < self.bound < float("inf"):
-            raise ConfigurationError("dimension, clients and bound must be positive and finite")
+        if self.dimension < 1 or self.clients < 1 or not 0 < self.bound < math.inf or not 0 <= self.noise < math.inf:
+            raise ConfigurationError("dimension, clients and bound must be positive and finite, noise from 0, finite")
         if self.bits not in (16, 24, 32):
             raise ConfigurationError(f"{self.bits} bits: fixed point has 16, 24 or 32")
         # From so many clients on, there is no room whatever the bound.
         most = (1 << (self.bits - 1)) // _FEWEST_LEVELS
         if self.clients >= most or self.bound * self.scale < _FEWEST_LEVELS:
+            noise = f" with noise of deviation {self.noise}" if self.noise else ""
             raise ConfigurationError(
-                f"a sum of {self.clients} updates within {self.bound} does not fit {self.bits} bits usefully"
+                f"a sum of {self.clients} updates within {self.bound}{noise} does not fit {self.bits} bits usefully"
             )
 
     @property
     def scale(self) -> float:
-        # clients * (bound * scale + 1) <= 2**(bits-1) - 1: the + 1 is what rounding can add to each term.
-        room = ((1 << (self.bits - 1)) - 1) / self.clients - 1
-        return float(2.0 ** np.floor(np.log2(room / self.bound)))
+        """Levels a unit: a power of two, so that multiplying by it is exact."""
+        scale = math.ldexp(1.0, math.frexp(self._room / self.bound)[1] - 1)
+        while self.noise and not self._noise_fits(scale) and self.bound * scale >= _FEWEST_LEVELS:
+            scale /= 2
+        return scale
+
+    @property
+    def _largest(self) -> int:
+        """The largest level of a sum; the lowest is one further from zero."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def _room(self) -> float:
+        # clients * (bound * scale + 1) <= largest: the + 1 is what rounding can add to each term.
+        return self._largest / self.clients - 1
+
+    def _noise_fits(self, scale: float) -> bool:
+        """Whether bounded terms and the noise's tail stay in range together."""
+        failure = _LARGEST_WRAP_CHANCE / self.dimension  # union bound over the coordinates
+        tail = skellam_tail(self.noise * scale, failure)
+        return self.clients * (self.bound * scale + 1) + tail <= self._largest
 
     @property
     def step(self) -> float:
@@ -58,7 +88,7 @@ class FixedPoint(Struct, frozen=True):
 
     @property
     def layout(self) -> Layout:
-        text = f"{self.dimension} {self.bound!r} {self.clients} {self.bits}"
+        text = f"{self.dimension} {float(self.bound)!r} {self.clients} {self.bits} {float(self.noise)!r}"
         return Layout(Ring(1 << self.bits), self.dimension, self.clients, 0, digest("fixed point", text.encode()))
 
     def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
@@ -66,16 +96,19 @@ class FixedPoint(Struct, frozen=True):
         coins = expand(_COINS, random(16), self.dimension)
         # In 32 bits the coins become the vector, block by block.
         vector = coins if self.bits == 32 else self.layout.ring.zeros(self.dimension)
+        factor = weight * self.scale
         for start in range(0, self.dimension, _BLOCK):
             part = slice(start, start + _BLOCK)
-            vector[part] = self._round(update[part], weight, coins[part]).astype(vector.dtype)
+            vector[part] = self._round(update[part], factor, coins[part]).astype(vector.dtype)
         self.layout.ring.reduce(vector)
         return Encoded(vector, b"")
 
-    def _round(self, values: Floats, weight: float, coins: RingVector) -> NDArray[np.int64]:
+    def _round(self, values: Floats, factor: float, coins: RingVector) -> NDArray[np.int64]:
         # 64-bit integers in between: from there, every cast to a carrier is the residue modulo its size.
-        scaled = np.clip(values, -self.bound, self.bound).astype(np.float64)
-        scaled *= weight * self.scale
+        scaled = values.astype(np.float64)
+        # In float64: a bound that is rounded up to float32 is more than the scale leaves room for.
+        np.clip(scaled, -self.bound, self.bound, out=scaled)
+        scaled *= factor
         scaled += coins * 2.0**-32
         return np.floor(scaled, out=scaled).astype(np.int64)
 
@@ -84,3 +117,14 @@ class FixedPoint(Struct, frozen=True):
         signed = total.view(np.dtype(f"<i{total.itemsize}"))
         # The sign is in the ring's top bit: move it to the carrier's and back.
         return (signed << unused >> unused if unused else signed) / self.scale
+
+
+def skellam_tail(deviation: float, failure: float) -> float:
+    """An x with P(|Z| >= x) <= ``failure`` for a symmetric Skellam variable Z of that standard deviation.
+
+    log E exp(uZ) = variance (cosh u - 1) <= variance u**2 / 2 / (1 - u/3) for 0 <= u < 3, as (2k)! >= 2 * 3**(2k-2).
+    At u = x / (variance + x/3) that gives Bernstein's P(|Z| >= x) <= 2 exp(-x**2 / (2 (variance + x/3))) (sub-gamma
+    variables: Boucheron, Lugosi and Massart, 2013, section 2.4). The x here makes the right side ``failure``.
+    """
+    log = math.log(2 / failure)
+    return log / 3 + math.hypot(log / 3, math.sqrt(2 * log) * deviation)

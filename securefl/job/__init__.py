@@ -76,7 +76,13 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     def shield(self) -> Protection:
         """The protection, as clients and server use it."""
         section = self.protection
-        return KINDS[section.kind](bound=section.bound, minimum=section.minimum, threshold=section.threshold)
+        return KINDS[section.kind](
+            bound=section.bound,
+            minimum=section.minimum,
+            threshold=section.threshold,
+            colluders=section.colluders,
+            bits=section.bits,
+        )
 
     @property
     def mechanism(self) -> Mechanism:

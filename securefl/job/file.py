@@ -52,6 +52,9 @@ REMEDIES: Final[Mapping[str, str]] = {
     "protection.bound": "Write the largest absolute value of one number of an update: above 0, for example 8.0",
     "protection.threshold": "Write a whole number of at least 2, or leave the key out for two thirds plus one",
     "protection.minimum": "Write a whole number of at least 1, or leave the key out",
+    "protection.colluders": "Write how many clients may work with the server: a whole number of at least 0, "
+    "for example colluders = 1",
+    "protection.bits": "Write bits = 16, 24 or 32",
     "weights": "Write a number above 0 and at most 1 for each client that is named, for example hospital-1 = 0.5",
     "simulation.drop": 'Write a list like drop = ["hospital-3@2:4"]: silent from exchange 2 on in round 4',
 }

@@ -61,12 +61,17 @@ class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Shield(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[protection]``: what hides updates, and how many clients must be left."""
+    """``[protection]``: what hides updates, from how many colluders, and how many clients must be left.
+
+    ``bits`` is the width of one number of an update on the wire (fixed point; CKKS has its own).
+    """
 
     kind: Protection = "secagg"
     bound: Positive = 8.0
     threshold: Annotated[int, Meta(ge=2)] | None = None
     minimum: Count | None = None
+    colluders: Annotated[int, Meta(ge=0)] = 0
+    bits: int = 32
 
 
 class Simulation(Struct, frozen=True, forbid_unknown_fields=True):

@@ -45,7 +45,19 @@ def test_the_first_line_says_who_can_see_what(checked: Job) -> None:
     console = log()
     display.opening(console, checked, "secagg: the server reads only the sum")
     assert text(console).splitlines()[0] == "Who can see what under secagg: the server reads only the sum"
+    assert "Single updates stay hidden against a server on its own (n_C = 0;" in text(console)
+    assert "a sum is of at least 4 clients" in text(console)
     assert "at most epsilon 3 at delta 1e-05" in text(console)
+
+
+def test_the_opening_names_the_colluders_that_masks_withstand_and_claims_nothing_without_masks(toml: str) -> None:
+    withstood = job.checked(file.parse(toml + "[protection]\ncolluders = 1\n"))
+    console = log()
+    display.opening(console, withstood, "secagg: ...")
+    assert "hidden against a server and up to 1 of the clients together (n_C = 1)" in text(console)
+    console = log()
+    display.opening(console, job.checked(file.parse(toml + '[protection]\nkind = "plain"\n')), "plain: ...")
+    assert "n_C" not in text(console)
 
 
 def test_the_last_lines_say_what_it_came_to(checked: Job, summary: Summary) -> None:

@@ -26,6 +26,24 @@ def plan(**values: object) -> Plan:
     return Plan(**(given | values))  # type: ignore[arg-type]
 
 
+OTHER: dict[str, object] = {
+    "job": "u",
+    "protection": "secagg",
+    "clients": ("a", "b", "d"),
+    "weights": (1.0, 0.5, 0.3),
+    "bound": 9.0,
+    "minimum": 4,
+    "threshold": 3,
+    "mechanism": SGD(1.0, 2),
+    "optimizer": LocalOptimizer(2.0),
+    "architecture": "0a",
+    "dimension": 3,
+    "model_seed": 1,
+    "colluders": 1,
+    "bits": 24,
+}
+
+
 def test_a_plan_survives_its_encoding_with_the_same_digest() -> None:
     one = plan(weights=(1, 1, 1), bound=8, optimizer=LocalOptimizer(1))
     again = msgspec.json.decode(one.encoded(), type=Plan)
@@ -33,18 +51,10 @@ def test_a_plan_survives_its_encoding_with_the_same_digest() -> None:
     assert again.digest() == one.digest()
 
 
-@pytest.mark.parametrize("field", ["job", "bound", "weights", "minimum", "threshold", "dimension", "model_seed"])
+@pytest.mark.parametrize("field", OTHER)
 def test_every_field_is_in_the_digest(field: str) -> None:
-    other = {
-        "job": "u",
-        "bound": 9.0,
-        "weights": (1.0, 0.5, 0.3),
-        "minimum": 4,
-        "threshold": 3,
-        "dimension": 3,
-        "model_seed": 1,
-    }
-    assert plan(**{field: other[field]}).digest() != plan().digest()
+    assert tuple(OTHER) == Plan.__struct_fields__
+    assert plan(**{field: OTHER[field]}).digest() != plan().digest()
 
 
 @pytest.mark.parametrize(("rate", "momentum"), [(0.0, 0.0), (float("nan"), 0.0), (0.1, 1.0), (-1.0, 0.0)])

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.stats import skellam
 
-from protocols.encoding.fixedpoint import FixedPoint
+from protocols.encoding.fixedpoint import FixedPoint, skellam_tail
 from protocols.errors import ConfigurationError, UpdateRejected
 from protocols.ring import RunningSum
 
@@ -44,15 +46,46 @@ def test_a_sum_of_the_largest_updates_does_not_wrap(bound: float, clients: int, 
     assert abs(total / coder.scale - sign * clients * bound) <= clients * coder.step
 
 
-def test_rounding_is_unbiased() -> None:
-    """The mean of n roundings of one value deviates by 6 standard errors with probability below 2e-9 a value."""
-    n = 200_000
-    coder = FixedPoint(n, 1.0, 3)
-    for level in (0.0, 0.1, 0.5, 0.999, -0.25, 12345.75, -99999.3):
-        value = level * coder.step
-        errors = coder.decode(coder.encode(np.full(n, value), 1.0, SESSION, "c", os.urandom).vector, ()) - value
-        assert abs(errors.mean()) <= 6 * coder.step * 0.5 / np.sqrt(n)
-        assert np.abs(errors).max() < coder.step
+@pytest.mark.parametrize("bits", [16, 24, 32])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_bound_that_float32_rounds_up_does_not_wrap(bits: int, dtype: type) -> None:
+    """The room is used to the last level: cut off in float32, each term would be up to 64 levels too large."""
+    room = (2 ** (bits - 1) - 1) / 3 - 1
+    coder = FixedPoint(2, room, 3, bits)
+    assert coder.scale == 1.0
+    update = np.array([2 * room, -2 * room], dtype)
+    worst = coder.encode(update, 1.0, SESSION, "c", lambda count: b"\xff" * count).vector
+    total = RunningSum(coder.layout.ring, 2)
+    for _ in range(3):
+        total.add(worst)
+    assert np.abs(coder.decode(total.finish(), ()) - [3 * room, -3 * room]).max() <= 3
+
+
+# One trial of rounding: errors of n coordinates have mean 0 and variance f (1 - f) <= 1/4, in steps, f the fraction.
+TRIALS = 200_000
+LEVELS = (0.0, 0.1, 0.5, 0.999, -0.25, 123.75, -99.3)
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+@pytest.mark.parametrize("level", LEVELS)
+def test_rounding_is_unbiased_and_no_error_reaches_a_step(bits: int, level: float) -> None:
+    """False alarm: by Hoeffding a mean of n errors in a range of 1 is 0.01 off with probability 2 exp(-40) < 1e-17."""
+    coder = FixedPoint(TRIALS, 1.0, 3, bits)
+    value = level * coder.step
+    errors = decoded_sum(coder, [np.full(TRIALS, value)]) / coder.step - level
+    assert abs(errors.mean()) <= 0.01
+    assert np.abs(errors).max() < 1
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_a_sum_is_unbiased_and_its_variance_at_most_a_quarter_step_a_client(bits: int) -> None:
+    """Halves are the worst case, 1/4 a client. Errors of 5 clients are within 2.5 steps: by Hoeffding the mean is
+    0.05 off with probability 2 exp(-40), the mean square (range 6.25, mean 1.25) 0.1 off with 2 exp(-102)."""
+    coder = FixedPoint(TRIALS, 1.0, 5, bits)
+    updates = [np.full(TRIALS, level * coder.step) for level in (0.5, -0.5, 7.5, -30.5, 11.5)]
+    errors = (decoded_sum(coder, updates) - sum(updates)) / coder.step
+    assert abs(errors.mean()) <= 0.05
+    assert abs((errors**2).mean() - 5 / 4) <= 0.1
 
 
 def test_values_that_are_levels_are_exact() -> None:
@@ -100,6 +133,10 @@ def test_encoding_leaves_the_update_as_it_is_and_spans_several_blocks() -> None:
         (3, 1.0, 0),
         (3, 1.0, 1 << 23),  # 2**31 / 2**23 levels: too coarse
         (3, 1.0, 1 << 40),
+        (3, 1e-310, 3),  # the scale would be infinite
+        (3, 1.0, 128, 16),  # 2**15 / 2**7 levels
+        (3, 1.5, 100, 16),  # 218 levels a unit would fit, and the power of two below leaves 192 for the bound
+        (3, 1.0, 1 << 15, 24),
     ],
 )
 def test_what_could_wrap_or_says_nothing_is_refused_at_construction(arguments: tuple[int, float, int]) -> None:
@@ -110,8 +147,9 @@ def test_what_could_wrap_or_says_nothing_is_refused_at_construction(arguments: t
 def test_layouts_differ_wherever_sums_would_not_decode_alike() -> None:
     base = FixedPoint(3, 1.0, 3).layout
     assert base == FixedPoint(3, 1.0, 3).layout
-    others = [FixedPoint(4, 1.0, 3), FixedPoint(3, 2.0, 3), FixedPoint(3, 1.0, 4)]
-    assert len({base.digest, *(other.layout.digest for other in others)}) == 4
+    others = [FixedPoint(4, 1.0, 3), FixedPoint(3, 2.0, 3), FixedPoint(3, 1.0, 4), FixedPoint(3, 1.0, 3, noise=1e-9)]
+    assert len({base.digest, *(other.layout.digest for other in others)}) == 5
+    assert base == FixedPoint(3, 1, 3, noise=0).layout
     assert base.seed_bytes == 0 and base.clients == 3
 
 
@@ -133,3 +171,115 @@ def test_other_widths_are_refused_and_each_has_its_own_layout() -> None:
     with pytest.raises(ConfigurationError, match="16, 24 or 32"):
         FixedPoint(3, 1.0, 3, 20)
     assert len({FixedPoint(3, 1.0, 3, bits).layout.digest for bits in (16, 24, 32)}) == 3
+
+
+def bernstein(deviation: float, x: float) -> float:
+    """Bernstein's bound on P(|Z| >= x) for Skellam noise."""
+    return 2 * math.exp(-(x**2) / (2 * (deviation**2 + x / 3)))
+
+
+def exact_tail(deviation: float, x: float) -> float:
+    """P(|Z| >= x): twice the lower tail, which scipy computes without cancellation."""
+    return 2 * float(skellam.cdf(-math.ceil(x), deviation**2 / 2, deviation**2 / 2))
+
+
+@given(st.floats(0, 2.999), st.floats(1e-3, 1e9))
+def test_the_mgf_of_skellam_is_below_bernsteins(u: float, variance: float) -> None:
+    assert variance * (math.cosh(u) - 1) <= variance * u**2 / 2 / (1 - u / 3) * (1 + 1e-9) + variance * 1e-15
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.3, 1.0, 5.0, 30.0, 1000.0])
+@pytest.mark.parametrize("failure", [0.5, 1e-3, 2.0**-40])
+def test_the_tail_of_skellam_is_within_its_bound_which_is_not_loose(deviation: float, failure: float) -> None:
+    x = skellam_tail(deviation, failure)
+    assert bernstein(deviation, x) == pytest.approx(failure, rel=1e-9)
+    assert exact_tail(deviation, x) <= failure
+    if deviation >= 30 and failure < 0.01:  # where Skellam is near Gaussian, a third less would not do
+        assert exact_tail(deviation, x / 1.5) > failure
+
+
+@given(st.floats(0, 1e6), st.floats(1.01, 10), st.floats(1e-30, 0.5), st.floats(0.01, 0.99))
+def test_the_tail_grows_with_the_noise_and_with_the_safety(
+    deviation: float, factor: float, failure: float, smaller: float
+) -> None:
+    x = skellam_tail(deviation, failure)
+    assert skellam_tail(deviation * factor, failure) >= x
+    assert skellam_tail(deviation, failure * smaller) > x
+
+
+PARAMETERS = (
+    st.integers(1, 10**8),
+    st.floats(1e-6, 1e6),
+    st.integers(3, 2000),
+    st.sampled_from([16, 24, 32]),
+    st.floats(1e-3, 1e4),
+)
+
+
+def constructed(dimension: int, bound: float, clients: int, bits: int, noise: float) -> FixedPoint:
+    """The encoding with noise of so many bounds; a refused one is no example."""
+    try:
+        return FixedPoint(dimension, bound, clients, bits, noise * bound)
+    except ConfigurationError:
+        assume(False)
+        raise
+
+
+@given(*PARAMETERS)
+def test_at_the_chosen_scale_noise_wraps_no_coordinate_but_with_chance_2_to_minus_40(
+    dimension: int, bound: float, clients: int, bits: int, noise: float
+) -> None:
+    coder = constructed(dimension, bound, clients, bits, noise)
+    rest = 2 ** (bits - 1) - 1 - clients * (bound * coder.scale + 1)
+    assert dimension * bernstein(coder.noise * coder.scale, rest) <= 2.0**-40 * (1 + 1e-6)
+
+
+@given(*PARAMETERS)
+def test_twice_the_chosen_scale_could_wrap(dimension: int, bound: float, clients: int, bits: int, noise: float) -> None:
+    coder = constructed(dimension, bound, clients, bits, noise)
+    rest = 2 ** (bits - 1) - 1 - clients * (bound * 2 * coder.scale + 1)
+    assert rest < 0 or dimension * bernstein(coder.noise * 2 * coder.scale, rest) > 2.0**-40 * (1 - 1e-6)
+
+
+@given(*PARAMETERS, st.floats(0, 1))
+def test_less_noise_never_needs_a_smaller_scale(
+    dimension: int, bound: float, clients: int, bits: int, noise: float, part: float
+) -> None:
+    coder = constructed(dimension, bound, clients, bits, noise)
+    quieter = FixedPoint(dimension, bound, clients, bits, coder.noise * part)
+    assert FixedPoint(dimension, bound, clients, bits).scale >= quieter.scale >= coder.scale
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_extreme_sums_with_noise_decode_right(bits: int) -> None:
+    """The noise is as large as is accepted (to 1 %), so that its tail decides the scale. False alarm: 2**-40."""
+    noise = 1.0
+    while True:
+        try:
+            coder = FixedPoint(10_000, 1.0, 4, bits, noise * 1.01)
+        except ConfigurationError:
+            break
+        noise *= 1.01
+    coder = FixedPoint(10_000, 1.0, 4, bits, noise)
+    assert coder.scale < FixedPoint(10_000, 1.0, 4, bits).scale
+    variance = (noise * coder.scale) ** 2
+    added = skellam.rvs(variance / 2, variance / 2, size=10_000, random_state=bits)
+    update = np.where(np.arange(10_000) % 2, 1.0, -1.0)
+    total = RunningSum(coder.layout.ring, 10_000)
+    for _ in range(4):
+        total.add(coder.encode(update, 1.0, SESSION, "c", os.urandom).vector)
+    total.add((added % coder.layout.ring.modulus).astype(coder.layout.ring.dtype))
+    assert np.abs(coder.decode(total.finish(), ()) - (4 * update + added / coder.scale)).max() <= 4 * coder.step
+
+
+@pytest.mark.parametrize("noise", [-1.0, float("nan"), float("inf"), 1e300, 2.0**22])
+def test_noise_that_leaves_no_room_is_refused_at_construction(noise: float) -> None:
+    with pytest.raises(ConfigurationError, match="noise"):
+        FixedPoint(1000, 1.0, 3, 32, noise)
+
+
+def test_more_coordinates_or_clients_leave_less_room_for_noise() -> None:
+    assert FixedPoint(10, 1.0, 10, 16, 11.0).scale == 256
+    for dimension, clients in ((10**15, 10), (10, 100)):
+        with pytest.raises(ConfigurationError, match="with noise of deviation"):
+            FixedPoint(dimension, 1.0, clients, 16, 11.0)

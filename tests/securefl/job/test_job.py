@@ -12,6 +12,7 @@ from securefl import job
 from securefl.errors import BadInput, BadJob
 from securefl.job import file
 from securefl.privacy.mechanism import DPSGD, SGD
+from securefl.run import Run
 
 
 def load(text: str, folder: Path) -> job.Job:
@@ -35,6 +36,24 @@ def test_a_job_says_what_its_file_says(toml: str, tmp_path: Path) -> None:
     assert found.budget is not None
     assert (found.budget.epsilon, found.budget.delta) == (3.0, 1e-5)
     assert (found.threshold, found.minimum, found.client_weights) == (4, 4, (1.0,) * 5)
+
+
+def test_colluders_and_bits_reach_the_protection(toml: str, tmp_path: Path) -> None:
+    found = load(toml + "[protection]\ncolluders = 1\nbits = 24\n", tmp_path)
+    assert (found.shield.colluders, found.shield.bits, found.minimum, found.threshold) == (1, 24, 4, 4)
+    assert load(found.to_toml(), tmp_path) == found
+    assert (load(toml, tmp_path).shield.colluders, load(toml, tmp_path).shield.bits) == (0, 32)
+
+
+def test_a_run_of_24_bits_that_withstands_a_colluder_is_resumed_from_its_folder(tmp_path: Path) -> None:
+    tables = {"data": {"pilot": "breast-cancer"}, "job": {"rounds": 2}, "privacy": {"enabled": False}}
+    asked = job.checked(tables | {"protection": {"colluders": 1, "bits": 24}})
+    rounds = Run.create(asked, tmp_path / "run").rounds()
+    assert next(rounds).round == 1
+    rounds.close()
+    again = Run.open(tmp_path / "run")
+    assert (again.plan.colluders, again.plan.bits) == (1, 24)
+    assert [record.round for record in again.rounds()] == [2]
 
 
 def test_a_normalised_job_is_the_same_job(toml: str, tmp_path: Path) -> None:
@@ -89,6 +108,20 @@ def test_a_key_that_is_wrong_is_named_with_its_remedy(toml: str, old: str, new: 
         ("[protection]\nminimum = 9", "protection.minimum", "9 is above the cohort"),
         ("[protection]\nminimum = 1", "protection.minimum", "a sum of fewer hides nobody"),
         ('[protection]\nkind = "plain"\nthreshold = 4', "protection.threshold", "has no threshold"),
+        ("[protection]\ncolluders = -1", "protection.colluders", "impossible value -1. Write how many clients"),
+        ("[protection]\ncolluders = 1.5", "protection.colluders", "expected a whole number"),
+        ("[protection]\ncolluders = 2", "protection.colluders", "Write colluders = 1, or name 9 clients"),
+        (
+            "[protection]\ncolluders = 1\nminimum = 3",
+            "protection.colluders",
+            "Write colluders = 0, or write minimum = 4",
+        ),
+        ('[protection]\nkind = "plain"\ncolluders = 1', "protection.colluders", "withstands no colluding client"),
+        ('[protection]\nkind = "ckks-unmasked"\ncolluders = 1', "protection.colluders", "withstands no colluding"),
+        ("[protection]\nbits = 20", "protection.bits", "impossible value 20. Write bits = 16, 24 or 32"),
+        ('[protection]\nbits = "24"', "protection.bits", "expected a whole number"),
+        ('[protection]\nkind = "ckks"\nbits = 24', "protection.bits", "ciphertexts of fixed width"),
+        ('[protection]\nkind = "ckks"\nbound = 1e-6', "protection.bound", "Write bound = 7.66e-06"),
         ("[weights]\nhospital-6 = 0.5", "weights.hospital-6", "no such client"),
         ("[weights]\nhospital-1 = 1.5", "weights.hospital-1", "not above 0 and at most 1"),
         ("[weights]\nhospital-1 = 0", "weights.hospital-1", "not above 0 and at most 1"),

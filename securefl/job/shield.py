@@ -1,0 +1,101 @@
+"""Whether a job's protection can keep what it says for the job's clients; if not, the nearest values that can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from protocols.errors import ConfigurationError
+from protocols.graph import CohortRules
+from securefl.errors import BadJob
+from securefl.job.file import remedy
+from securefl.protection import KINDS, Protection
+
+if TYPE_CHECKING:
+    from securefl.job import Job
+
+_WIDTHS: Final = (16, 24, 32)
+# Sixteenths of an octave, nearest first: scales are powers of two, so within an octave all is seen; CKKS may need more.
+_FACTORS: Final = tuple(2 ** (step / 16) for step in sorted(range(-16, 640), key=abs))
+
+
+def check_kind(job: Job) -> None:
+    """Raises ``BadJob`` for colluders or a width that the kind of protection does not have at all."""
+    section, kind = job.protection, KINDS[job.protection.kind]
+    if section.colluders and not kind.masked:
+        problem = f"{kind.kind!r} withstands no colluding client"
+        raise BadJob("protection.colluders", problem, 'Write kind = "secagg" or "ckks", or leave the key out')
+    if section.bits not in _WIDTHS:
+        raise BadJob("protection.bits", f"impossible value {section.bits}", remedy("protection.bits"))
+    if kind.sealed and section.bits != max(_WIDTHS):
+        problem = f"{kind.kind!r} has ciphertexts of fixed width"
+        raise BadJob("protection.bits", problem, 'Leave the key out, or write kind = "secagg"')
+
+
+def check_rules(shield: Protection, clients: int) -> None:
+    """Raises ``BadJob`` unless so many clients withstand that many colluders: the conditions of ``CohortRules``."""
+    try:
+        _rules(shield, clients)
+    except ConfigurationError as error:
+        fewer, more = range(shield.colluders - 1, -1, -1), range(clients + 1, clients + 5 * shield.colluders + 2)
+        minima = range(shield.minimum_of(clients) + 1, clients + 1)
+        thresholds = range((shield.threshold or clients) + 1, clients + 1)
+        nearest = (
+            _first("write colluders = {}", fewer, lambda value: _rules(replace(shield, colluders=value), clients)),
+            _first("write minimum = {}", minima, lambda value: _rules(replace(shield, minimum=value), clients)),
+            _first("write threshold = {}", thresholds, lambda value: _rules(replace(shield, threshold=value), clients)),
+            _first("name {} clients", more, lambda value: _rules(shield, int(value))),
+        )
+        raise BadJob("protection.colluders", str(error), _either(nearest, "protection.colluders")) from error
+
+
+def check_encoding(shield: Protection, clients: int) -> None:
+    """Raises ``BadJob`` where a sum of so many updates could wrap, or would be too coarse to be of use."""
+    try:
+        shield.parameters(1, clients)
+    except ConfigurationError as error:
+        key = "protection.bound" if shield.sealed else "protection.bits"
+        wider = [] if shield.sealed else [bits for bits in _WIDTHS if bits > shield.bits]
+        bounds = [float(f"{shield.bound * factor:.3g}") for factor in _FACTORS]
+        nearest = (
+            _first("write bits = {}", wider, lambda value: replace(shield, bits=value).parameters(1, clients)),
+            _first("write bound = {:g}", bounds, lambda value: replace(shield, bound=value).parameters(1, clients)),
+            _most_clients(shield, clients),
+        )
+        raise BadJob(key, str(error), _either(nearest, key)) from error
+
+
+def _rules(shield: Protection, clients: int) -> None:
+    CohortRules(shield.minimum_of(clients), shield.threshold, shield.colluders).threshold_for(clients)
+
+
+def _most_clients(shield: Protection, clients: int) -> str | None:
+    """The largest number of clients below this one that fits, found by halving: fewer always fit better."""
+    fits, fails = 2, clients
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        if _works(lambda value: shield.parameters(1, int(value)), middle):
+            fits = middle
+        else:
+            fails = middle
+    return f"name at most {fits} clients" if fits > 2 else None
+
+
+def _first(text: str, candidates: Iterable[float], build: Callable[[float], object]) -> str | None:
+    return next((text.format(value) for value in candidates if _works(build, value)), None)
+
+
+def _works(build: Callable[[float], object], value: float) -> bool:
+    try:
+        build(value)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _either(choices: Iterable[str | None], key: str) -> str:
+    """The choices in one sentence; where there is none, what the key is for."""
+    found = ", or ".join(choice for choice in choices if choice)
+    return found[:1].upper() + found[1:] or remedy(key)

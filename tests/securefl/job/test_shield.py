@@ -1,0 +1,98 @@
+"""What the clients of a job cannot keep is refused, and each value that the refusal names works."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from securefl.errors import BadJob
+from securefl.job.shield import check_encoding, check_rules
+from securefl.protection import CKKS, Plain, Protection, SecAgg
+
+VALUE = re.compile(
+    r"write (colluders|minimum|threshold|bits|bound) = ([0-9.e+-]*[0-9])|name (?:at most )?(\d+) clients", re.I
+)
+
+
+def named(error: BadJob, shield: Protection, clients: int) -> list[tuple[Protection, int]]:
+    """The protections and numbers of clients that a remedy tells people to choose instead, one change each."""
+    found = []
+    for key, value, count in VALUE.findall(error.remedy):
+        number = float(value) if key == "bound" else int(value or 0)
+        found.append((shield, int(count)) if count else (replace(shield, **{key: number}), clients))
+    return found
+
+
+@given(
+    st.integers(0, 30),
+    st.none() | st.integers(3, 80),
+    st.none() | st.integers(2, 80),
+    st.integers(3, 80),
+)
+def test_colluders_that_the_clients_cannot_withstand_are_refused_and_the_named_values_work(
+    colluders: int, minimum: int | None, threshold: int | None, clients: int
+) -> None:
+    assume(threshold is None or clients < 2 * threshold <= 2 * clients)
+    assume(minimum is None or minimum <= clients)
+    shield = SecAgg(colluders=colluders, minimum=minimum, threshold=threshold)
+    least = shield.minimum_of(clients)
+    t = threshold or 2 * clients // 3 + 1
+    try:
+        check_rules(shield, clients)
+    except BadJob as error:
+        assert least <= 3 * colluders or 2 * t <= clients + colluders or t - colluders < 2
+        remedies = named(error, shield, clients)
+        assert remedies
+        for other, count in remedies:
+            check_rules(other, count)
+    else:
+        assert least > 3 * colluders
+        assert 2 * t > clients + colluders
+        assert t - colluders >= 2
+
+
+@pytest.mark.parametrize(
+    ("shield", "clients", "colluders"), [(SecAgg(colluders=9), 10, 2), (SecAgg(colluders=9, minimum=10), 10, 3)]
+)
+def test_the_named_number_of_colluders_is_the_largest(shield: Protection, clients: int, colluders: int) -> None:
+    with pytest.raises(BadJob, match=f"Write colluders = {colluders}"):
+        check_rules(shield, clients)
+
+
+@given(
+    st.sampled_from([Plain, SecAgg, CKKS]),
+    st.floats(1e-9, 1e9),
+    st.integers(3, 10**8),
+    st.sampled_from([16, 24, 32]),
+)
+def test_a_sum_that_does_not_fit_is_refused_and_the_named_values_fit(
+    kind: type[Protection], bound: float, clients: int, bits: int
+) -> None:
+    shield = kind(bound=bound, bits=32 if kind.sealed else bits)
+    try:
+        check_encoding(shield, clients)
+    except BadJob as error:
+        for other, count in named(error, shield, clients):
+            check_encoding(other, count)
+
+
+@pytest.mark.parametrize(
+    ("shield", "clients", "key", "words"),
+    [
+        (SecAgg(bits=16), 128, "bits", "Write bits = 24, or name at most 127 clients"),
+        (SecAgg(bits=16, bound=6.0), 100, "bits", "Write bits = 24, or write bound = 5.05, or name at most 85 clients"),
+        (SecAgg(bits=24), 10**5, "bits", "Write bits = 32, or name at most 32640 clients"),
+        (CKKS(bound=1e-6), 5, "bound", "Write bound = 7.66e-06"),
+    ],
+)
+def test_the_nearest_width_bound_and_number_of_clients_are_named(
+    shield: Protection, clients: int, key: str, words: str
+) -> None:
+    with pytest.raises(BadJob) as caught:
+        check_encoding(shield, clients)
+    assert caught.value.key == f"protection.{key}"
+    assert caught.value.remedy == words
