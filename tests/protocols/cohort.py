@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import Envelope, Header, SharesRequest, key_list_entry
+from protocols.aggregation.messages import Envelope, Extract, Header, SharesRequest, extract, key_list_entry
 from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Context, Roster, Step, Terms
 from protocols.aggregation.states import Contribution
@@ -28,8 +28,9 @@ from protocols.encoding.fixedpoint import FixedPoint
 from protocols.encoding.rlwe import CKKSParameters
 from protocols.errors import ProtocolError
 from protocols.graph import CohortRules
+from protocols.merkle import tree_of
 from protocols.primitives import Identity
-from protocols.wire import kind
+from protocols.wire import decode, kind
 
 CELLS = ("plain", "secagg", "ckks-unmasked", "ckks")
 MASKED = ("secagg", "ckks")
@@ -203,6 +204,18 @@ class Wire:
             if arrived is not None:
                 yield name, arrived
 
+    def client(self, step: Step, name: ClientId = "c1") -> AggregationClient:
+        """A client of its own, as that one was before an exchange."""
+        return copy.copy(self.before[step, name])
+
+    def reply(self, step: Step, name: ClientId = "c1") -> Envelope:
+        """What a client answered in an exchange, before anybody changed it."""
+        return decode(self.replies[step, name], Envelope)
+
+    def key_list(self) -> list[Envelope]:
+        """Everybody's keys, in order."""
+        return [self.reply(Step.KEYS, name) for name in sorted(self.clients)]
+
     def _ask(self, step: Step, name: ClientId, data: bytes) -> bytes | None:
         arrived = self.on_request(step, name, data)
         if arrived is None or self.silent.get(name, NEVER) <= step:
@@ -226,6 +239,11 @@ def shares_request(listed: Sequence[Envelope], me: ClientId) -> SharesRequest:
 def claimed(reply: Envelope) -> ClientId:
     """Whose reply it says it is."""
     return msgspec.msgpack.decode(reply.signed.header, type=Header).sender
+
+
+def taken_out(dealt: Envelope, place: int) -> Extract:
+    """One part of an envelope, with its proof."""
+    return extract(dealt, tree_of(dealt.parts), place)
 
 
 def clean_run(cohort: Cohort) -> Wire:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import random
 from hashlib import sha256
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -188,21 +188,78 @@ def test_who_is_left_of_a_sparse_graph_is_connected(count: int, seed: int) -> No
     graph = RULES.graph(members(count), key(seed))
     everyone = set(members(count))
     assert connected(graph, everyone)
-    gone = random.Random(seed).sample(members(count), SPARSE.corrupted(count) + SPARSE.dropped(count))
+    gone = np.random.default_rng(seed).permutation(members(count))[: SPARSE.corrupted(count) + SPARSE.dropped(count)]
     assert connected(graph, everyone.difference(gone))
 
 
 # ---- how many it takes
 
 
-def test_more_colluders_than_the_assumed_fraction_need_the_complete_graph() -> None:
-    many = CohortRules(40, None, 13, SPARSE)
-    for refused in (many.threshold_for, many.degree_and_threshold if False else many.least, lambda n: graph_of(many, n)):
-        if refused == many.least:
-            continue  # of itself it needs no threshold
-        with pytest.raises(ConfigurationError, match="13 colluders among 120 clients.*complete"):
-            refused(120)
-    assert graph_of(CohortRules(40, None, 12, SPARSE), 120).degree == graph_of(RULES, 120).degree
-    assert graph_of(many, 130).threshold == graph_of(RULES, 130).threshold
-    assert graph_of(CohortRules(40, None, 13, None), 120).complete
-    assert graph_of(many, 100).complete
+MANY = CohortRules(40, None, 13, SPARSE)
+
+
+def test_more_colluders_than_the_assumed_fraction_are_refused() -> None:
+    """A tenth of 120 is 12."""
+    with pytest.raises(ConfigurationError, match=r"13 colluders among 120 clients.*0\.108, or keep the graph complete"):
+        MANY.threshold_for(120)
+    with pytest.raises(ConfigurationError, match="13 colluders among 120 clients"):
+        MANY.graph(members(120), key(1))
+
+
+@pytest.mark.parametrize(
+    ("rules", "count"),
+    [
+        (CohortRules(40, None, 12, SPARSE), 120),
+        (MANY, 130),
+        (MANY, 100),  # complete
+        (CohortRules(40, None, 13, None), 120),
+        (CohortRules(40, 90, 13, SPARSE), 120),  # complete, by its threshold
+        (CohortRules(40, None, 13, Sparse(0.108, 0.1, 20, 10)), 120),  # 12.96, rounded up
+    ],
+)
+def test_colluders_within_the_assumed_fraction_or_on_the_complete_graph_are_not(rules: CohortRules, count: int) -> None:
+    graph = rules.graph(members(count), key(1))
+    assert graph.threshold == rules.threshold_for(count)
+
+
+@given(sizes, st.integers(3, 300))
+def test_on_a_sparse_graph_a_sum_needs_all_but_the_assumed_dropouts(count: int, minimum: int) -> None:
+    rules = CohortRules(minimum, sparse=SPARSE)
+    assert rules.least(count) == max(minimum, count - SPARSE.dropped(count))
+    assert CohortRules(sparse=Sparse(0.1, 0, 20, 10)).least(count) == count
+
+
+@given(st.integers(3, 100), st.data())
+def test_on_the_complete_graph_a_sum_needs_the_threshold_and_the_minimum(count: int, data: st.DataObject) -> None:
+    minimum = data.draw(st.integers(3, count))
+    rules = CohortRules(minimum, sparse=SPARSE)
+    assert rules.least(count) == max(minimum, two_thirds(count)) and rules.quorum(count) == two_thirds(count)
+
+
+@given(st.integers(101, 2000), st.data())
+def test_two_quorums_of_a_sparse_cohort_share_an_honest_client(count: int, data: st.DataObject) -> None:
+    """Whatever the number of colluders that the rules allow: fewer than a third."""
+    colluders = data.draw(st.integers(0, (count - 1) // 3))
+    rules = CohortRules(max(3, 3 * colluders + 1), None, colluders, SPARSE)
+    assert not rules.complete(count)
+    assert rules.quorum(count) == two_thirds(count) and 2 * rules.quorum(count) - count > colluders
+
+
+def test_a_graph_says_what_its_rules_say() -> None:
+    rules = CohortRules(110, sparse=SPARSE)
+    graph = rules.graph(members(120), key(1))
+    assert (graph.least, graph.quorum) == (rules.least(120), rules.quorum(120)) == (110, 81)
+    assert (graph.degree, graph.threshold, graph.tolerated) == (34, 24, 10)
+
+
+@pytest.mark.parametrize(
+    ("cohort", "roster", "tags"),
+    [(4, 9, 5), (9, 9, 7), (5, 5, 4), (3, 5, 3), (120, 120, 81), (120, 150, 81), (120, 200, 101), (100, 200, 101)],
+)
+def test_a_model_is_settled_by_a_quorum_and_a_majority_of_the_roster(cohort: int, roster: int, tags: int) -> None:
+    assert CohortRules().binding(cohort, roster) == tags
+
+
+def test_a_chosen_threshold_is_the_quorum_too() -> None:
+    rules = CohortRules(3, 110)
+    assert rules.quorum(150) == rules.binding(150, 150) == rules.least(150) == 110
