@@ -23,10 +23,10 @@ LARGEST_COMPLETE = 100
 class CohortRules(Struct, frozen=True):
     """What a client demands of a cohort before it takes part.
 
-    ``minimum``: fewest clients in the key list. ``colluders`` (n_C): clients that may work with the server.
-    ``threshold``: shares that open a secret; None means floor(2n/3) + 1, computed by each client from the key list.
-    ``sparse``: what is assumed beyond ``LARGEST_COMPLETE`` clients; None keeps the graph complete at any size, and so
-    does a threshold that is set here, since it counts everybody's shares.
+    ``minimum``: fewest clients in the key list, and fewest whose sum may be formed, whatever the server does.
+    ``colluders`` (n_C): clients that may work with the server. ``threshold``: shares that open a secret; None means
+    floor(2n/3) + 1, computed by each client from the key list. ``sparse``: what is assumed beyond ``LARGEST_COMPLETE``
+    clients; None keeps the graph complete at any size, and so does a threshold, since it counts everybody's shares.
     """
 
     minimum: int = 3
@@ -75,6 +75,20 @@ class CohortRules(Struct, frozen=True):
         """
         return max(self.quorum(cohort), roster // 2 + 1)
 
+    def smallest(self, cohort: int) -> int:
+        """The fewest of a cohort, colluders included, that a deviating server can get one sum of, whatever it does.
+
+        Each of them was shown t signatures over the same survivor set. On the complete graph they count that set. On a
+        ring, of the k/2 clients after any of them at least t - k/2 are of them too, and so on from the last of those
+        around the ring, in steps of at most k/2.
+        """
+        assumed = self._assumed(cohort)
+        if assumed is None:
+            return self.least(cohort)
+        found = parameters(cohort, assumed)
+        reach = found.degree // 2
+        return (found.threshold - reach) * (cohort // reach)
+
     def threshold_for(self, cohort: int) -> int:
         """How many shares open a secret, checked against an active server.
 
@@ -106,6 +120,11 @@ class CohortRules(Struct, frozen=True):
             raise ConfigurationError(
                 f"{self.colluders} colluders among {cohort} clients are more than the sparse graph is made for: "
                 f"assume a corrupt fraction of {self.colluders / cohort:.3f}, or keep the graph complete"
+            )
+        if (smallest := self.smallest(cohort)) < self.minimum:
+            raise ConfigurationError(
+                f"on the sparse graph of {cohort} clients a deviating server could get the sum of {smallest}, and the "
+                f"minimum is {self.minimum}: lower the minimum to {smallest}, or keep the graph complete"
             )
         return parameters(cohort, assumed).threshold
 
@@ -146,17 +165,6 @@ class Graph:
     def tolerated(self) -> int:
         """How many of a client's holders may be missing."""
         return self.degree + self.complete - self.threshold
-
-    @property
-    def smallest(self) -> int:
-        """The fewest clients, colluders included, that a deviating server can get one sum of, whatever it does.
-
-        Each of them was shown t signatures over the same survivor set. On the complete graph they count that set. On a
-        ring, of the k/2 clients after any of them at least t - k/2 are of them too, and so on from the last of those
-        around the ring, in steps of at most k/2.
-        """
-        reach = self.degree // 2
-        return self.least if self.complete else (self.threshold - reach) * (len(self.members) // reach)
 
     def neighbours(self, me: ClientId) -> tuple[ClientId, ...]:
         """The clients that ``me`` masks with and whose shares it holds, sorted."""

@@ -42,7 +42,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     ``weights`` are declared constants in (0, 1], one per client, in the order of ``clients``. ``bound`` is the largest
     absolute value of an update's coordinate; what exceeds it is cut off at the client. ``architecture`` is the hash of
     parameter names and shapes; ``dimension`` their count. ``colluders`` (n_C): clients that may work with the server.
-    ``bits``: width of the ring's elements in fixed point.
+    ``bits``: width of the ring's elements in fixed point. ``corrupt``, ``dropout``: what a sparse graph is made for.
     """
 
     job: str
@@ -59,9 +59,11 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     model_seed: int
     colluders: int = 0
     bits: int = 32
+    corrupt: float = 0.1
+    dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _as_floats(self, "bound")
+        _as_floats(self, "bound", "corrupt", "dropout")
         msgspec.structs.force_setattr(self, "weights", tuple(float(weight) for weight in self.weights))
 
     def encoded(self) -> bytes:

@@ -6,11 +6,12 @@ from typing import ClassVar
 
 from msgspec import Struct
 
+from protocols.degree import Sparse
 from protocols.encoding import Encoding, Layout
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.encoding.rlwe import CKKSParameters
 from protocols.errors import ConfigurationError
-from protocols.graph import CohortRules, two_thirds
+from protocols.graph import LARGEST_COMPLETE, CohortRules, two_thirds
 from securefl.errors import BadInput
 from securefl.plan import Plan
 from securefl.plan import Protection as Kind
@@ -19,10 +20,12 @@ from securefl.plan import Protection as Kind
 class Protection(Struct, frozen=True, kw_only=True):
     """How updates travel. ``bound``: largest absolute coordinate of an update, the rest is cut off at the client.
 
-    ``minimum``: fewest clients whose sum may be formed; None: floor(2n/3) + 1. ``threshold``: shares that undo a
-    dropout; None: floor(2n/3) + 1 of those who began. ``colluders`` (n_C): clients that may work with the server;
-    needs minimum > 3 n_C, 2 threshold > n + n_C and threshold - n_C >= 2. ``bits``: 16, 24 or 32 for each number of an
-    update in fixed point, on the wire too; fewer bits, coarser steps. Raises ``BadInput`` for what a kind cannot keep.
+    ``minimum``: fewest clients whose sum may be formed; None: floor(2n/3) + 1, and on a sparse graph at most a quarter.
+    ``threshold``: shares that undo a dropout; None: floor(2n/3) + 1 of those who began. ``colluders`` (n_C): clients
+    that may work with the server; needs minimum > 3 n_C, 2 threshold > n + n_C and threshold - n_C >= 2. ``bits``: 16,
+    24 or 32 for each number of an update in fixed point, on the wire too; fewer bits, coarser steps. ``corrupt`` and
+    ``dropout``: fractions of the clients that may deviate and leave, for which a sparse graph is made: of masks, with
+    more than 100 clients and no threshold (:mod:`protocols.degree`). Raises ``BadInput`` for what a kind cannot keep.
     """
 
     kind: ClassVar[Kind] = "plain"
@@ -35,6 +38,8 @@ class Protection(Struct, frozen=True, kw_only=True):
     threshold: int | None = None
     colluders: int = 0
     bits: int = 32
+    corrupt: float = 0.1
+    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.colluders and not self.masked:
@@ -48,7 +53,18 @@ class Protection(Struct, frozen=True, kw_only=True):
 
     def minimum_of(self, clients: int) -> int:
         """The minimum, or its default for so many: what is left of them must open any secret."""
-        return self.minimum or max(3, self.threshold or two_thirds(clients))
+        if self.minimum:
+            return self.minimum
+        if self.threshold is None and self.masked and clients > LARGEST_COMPLETE:
+            # What the sparse graph can promise, and less: it promises less to a cohort in which some are missing.
+            promised = CohortRules(sparse=Sparse(self.corrupt, self.dropout)).smallest(clients)
+            return max(3, min(clients // 4, 3 * promised // 4))
+        return max(3, self.threshold or two_thirds(clients))
+
+    def rules(self, clients: int) -> CohortRules:
+        """What each of so many clients demands of a cohort. Raises ``ConfigurationError`` for what is unsafe."""
+        sparse = Sparse(self.corrupt, self.dropout) if self.masked else None
+        return CohortRules(self.minimum_of(clients), self.threshold, self.colluders, sparse)
 
     def parameters(self, dimension: int, clients: int) -> FixedPoint | CKKSParameters:
         """The encoding's public parameters, for sums of so many updates. ``ConfigurationError`` where one could wrap.
@@ -126,12 +142,14 @@ def protection_of(plan: Plan) -> Protection:
         threshold=plan.threshold,
         colluders=plan.colluders,
         bits=plan.bits,
+        corrupt=plan.corrupt,
+        dropout=plan.dropout,
     )
 
 
 def rules(plan: Plan) -> CohortRules:
     """What a client demands of a cohort under this plan. Raises ``ConfigurationError`` for an unsafe plan."""
-    return CohortRules(plan.minimum, plan.threshold, plan.colluders)
+    return protection_of(plan).rules(len(plan.clients))
 
 
 def parameters(plan: Plan) -> FixedPoint | CKKSParameters:

@@ -132,6 +132,8 @@ class Server:
             model_seed=self._seed,
             colluders=self._protection.colluders,
             bits=self._protection.bits,
+            corrupt=self._protection.corrupt,
+            dropout=self._protection.dropout,
         )
         self._check()
         if not self._protection.sealed and not self._state.model:

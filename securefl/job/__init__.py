@@ -76,12 +76,14 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     def shield(self) -> Protection:
         """The protection, as clients and server use it."""
         section = self.protection
+        assumed = {key: value for key in ("corrupt", "dropout") if (value := getattr(section, key)) is not None}
         return KINDS[section.kind](
             bound=section.bound,
             minimum=section.minimum,
             threshold=section.threshold,
             colluders=section.colluders,
             bits=section.bits,
+            **assumed,
         )
 
     @property

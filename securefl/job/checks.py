@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefl.errors import BadJob
 from securefl.job.file import closest, remedy
-from securefl.job.shield import check_encoding, check_kind, check_rules
+from securefl.job.shield import check_encoding, check_graph, check_kind, check_rules
 
 if TYPE_CHECKING:
     from securefl.job import Job
@@ -22,6 +22,7 @@ def check(job: Job) -> None:
     _check_source(job)
     _check_privacy(job)
     check_kind(job)
+    check_graph(job)
     _check_cohort(job)
     check_rules(job.shield, len(job.clients))
     check_encoding(job.shield, len(job.clients))

@@ -55,6 +55,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "protection.colluders": "Write how many clients may work with the server: a whole number of at least 0, "
     "for example colluders = 1",
     "protection.bits": "Write bits = 16, 24 or 32",
+    "protection.corrupt": "Write the fraction of clients that may deviate, for example corrupt = 0.1",
+    "protection.dropout": "Write the fraction of clients that may leave in a round, for example dropout = 0.1",
     "weights": "Write a number above 0 and at most 1 for each client that is named, for example hospital-1 = 0.5",
     "simulation.drop": 'Write a list like drop = ["hospital-3@2:4"]: silent from exchange 2 on in round 4',
 }

@@ -63,7 +63,8 @@ class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
 class Shield(Struct, frozen=True, forbid_unknown_fields=True):
     """``[protection]``: what hides updates, from how many colluders, and how many clients must be left.
 
-    ``bits`` is the width of one number of an update on the wire (fixed point; CKKS has its own).
+    ``bits`` is the width of one number of an update on the wire (fixed point; CKKS has its own). ``corrupt`` and
+    ``dropout`` are for more than 100 clients, who mask with a few neighbours each.
     """
 
     kind: Protection = "secagg"
@@ -72,6 +73,8 @@ class Shield(Struct, frozen=True, forbid_unknown_fields=True):
     minimum: Count | None = None
     colluders: Annotated[int, Meta(ge=0)] = 0
     bits: int = 32
+    corrupt: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    dropout: Annotated[float, Meta(ge=0, lt=1)] | None = None
 
 
 class Simulation(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from protocols.degree import Sparse, parameters
 from protocols.errors import ConfigurationError
-from protocols.graph import CohortRules
+from protocols.graph import LARGEST_COMPLETE
 from securefl.errors import BadJob
 from securefl.job.file import remedy
 from securefl.protection import KINDS, Protection
@@ -34,13 +35,30 @@ def check_kind(job: Job) -> None:
         raise BadJob("protection.bits", problem, 'Leave the key out, or write kind = "secagg"')
 
 
+def check_graph(job: Job) -> None:
+    """Raises ``BadJob`` where what a sparse graph assumes is set and there is none, or none can be built on it."""
+    section, count = job.protection, len(job.clients)
+    sparse = job.masked and section.threshold is None and count > LARGEST_COMPLETE
+    for key, value in (("corrupt", section.corrupt), ("dropout", section.dropout)):
+        if value is not None and not sparse:
+            problem = f"it is for graphs with few neighbours: masks, more than {LARGEST_COMPLETE} clients, no threshold"
+            raise BadJob(f"protection.{key}", problem, "Leave the key out")
+    if not sparse:
+        return
+    try:
+        parameters(count, Sparse(job.shield.corrupt, job.shield.dropout))
+    except ConfigurationError as error:
+        raise BadJob("protection.dropout", str(error), remedy("protection.dropout")) from error
+
+
 def check_rules(shield: Protection, clients: int) -> None:
     """Raises ``BadJob`` unless so many clients withstand that many colluders: the conditions of ``CohortRules``."""
     try:
         _rules(shield, clients)
     except ConfigurationError as error:
         fewer, more = range(shield.colluders - 1, -1, -1), range(clients + 1, clients + 5 * shield.colluders + 2)
-        minima = range(shield.minimum_of(clients) + 1, clients + 1)
+        chosen = shield.minimum_of(clients)
+        minima = (*range(chosen + 1, clients + 1), *range(chosen - 1, 2, -1))
         thresholds = range((shield.threshold or clients) + 1, clients + 1)
         nearest = (
             _first("write colluders = {}", fewer, lambda value: _rules(replace(shield, colluders=value), clients)),
@@ -48,7 +66,8 @@ def check_rules(shield: Protection, clients: int) -> None:
             _first("write threshold = {}", thresholds, lambda value: _rules(replace(shield, threshold=value), clients)),
             _first("name {} clients", more, lambda value: _rules(shield, int(value))),
         )
-        raise BadJob("protection.colluders", str(error), _either(nearest, "protection.colluders")) from error
+        key = "protection.colluders" if shield.colluders else "protection.minimum"
+        raise BadJob(key, str(error), _either(nearest, key)) from error
 
 
 def check_encoding(shield: Protection, clients: int) -> None:
@@ -68,7 +87,7 @@ def check_encoding(shield: Protection, clients: int) -> None:
 
 
 def _rules(shield: Protection, clients: int) -> None:
-    CohortRules(shield.minimum_of(clients), shield.threshold, shield.colluders).threshold_for(clients)
+    shield.rules(clients).threshold_for(clients)
 
 
 def _most_clients(shield: Protection, clients: int) -> str | None:

@@ -41,6 +41,8 @@ OTHER: dict[str, object] = {
     "model_seed": 1,
     "colluders": 1,
     "bits": 24,
+    "corrupt": 0.2,
+    "dropout": 0.2,
 }
 
 

@@ -128,7 +128,7 @@ def test_what_just_meets_a_limit_is_allowed(policy: Policy, values: dict[str, ob
         ({"protection": "ckks", "bits": 24}, "fixed width"),
         ({"bits": 20}, "16, 24 or 32"),
         ({"protection": "rot13"}, "unknown protection"),
-        ({"clients": TEN * 20, "weights": (1.0,) * 200, "minimum": 200, "bits": 16}, "does not fit 16 bits"),
+        ({"clients": TEN * 20, "weights": (1.0,) * 200, "minimum": 40, "bits": 16}, "does not fit 16 bits"),
         ({"bound": float("inf")}, "finite"),
     ],
 )
@@ -242,6 +242,8 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
     "model_seed": st.integers(0, 2**63 - 1),
     "colluders": st.integers(-5, 2**63 - 1),
     "bits": st.integers(-5, 2**63 - 1) | st.sampled_from([16, 24]),
+    "corrupt": st.floats(0, 1),
+    "dropout": st.floats(0, 1),
 }
 OWNER, ACCEPTED = pinned()
 

@@ -9,9 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from protocols.degree import Sparse
 from securefl.errors import BadJob
+from securefl.job import checked
 from securefl.job.shield import check_encoding, check_rules
-from securefl.protection import CKKS, Plain, Protection, SecAgg
+from securefl.protection import CKKS, CKKSUnmasked, Plain, Protection, SecAgg
 
 VALUE = re.compile(
     r"write (colluders|minimum|threshold|bits|bound) = ([0-9.e+-]*[0-9])|name (?:at most )?(\d+) clients", re.I
@@ -96,3 +98,58 @@ def test_the_nearest_width_bound_and_number_of_clients_are_named(
         check_encoding(shield, clients)
     assert caught.value.key == f"protection.{key}"
     assert caught.value.remedy == words
+
+
+def job(clients: int, **shield: object) -> dict[str, object]:
+    """The tables of a job with so many clients."""
+    return {
+        "job": {"name": "many", "rounds": 1},
+        "data": {"clients": [f"client-{i:03d}" for i in range(clients)], "name": "d", "loader": "m:f"},
+        "model": {"factory": "m:g"},
+        "training": {"learning_rate": 0.1, "sampling_rate": 1.0, "steps": 1},
+        "privacy": {"enabled": False},
+        "protection": shield,
+    }
+
+
+def test_more_than_a_hundred_clients_mask_with_some_of_them_unless_masks_are_off_or_a_threshold_is_set() -> None:
+    n = 150
+    assert SecAgg().rules(n).degree_for(n) < n - 1
+    for whole in (SecAgg(threshold=101), Plain(), CKKSUnmasked()):
+        assert whole.rules(n).degree_for(n) == n - 1
+    assert SecAgg().rules(100).degree_for(100) == 99
+
+
+@pytest.mark.parametrize("clients", [101, 150, 300, 1000, 5000])
+def test_the_default_minimum_of_many_clients_is_one_that_a_deviating_server_cannot_go_below(clients: int) -> None:
+    rules = SecAgg().rules(clients)
+    promised = rules.smallest(clients)
+    assert clients // 5 <= rules.minimum <= promised
+    for missing in range(clients // 10):
+        rules.threshold_for(clients - missing)
+    with pytest.raises(BadJob, match=f"[Ww]rite minimum = {promised}\\b"):
+        check_rules(SecAgg(minimum=promised + 1), clients)
+
+
+def test_what_a_sparse_graph_assumes_is_taken_from_the_job() -> None:
+    shield = checked(job(150, dropout=0.15, corrupt=0.05)).shield
+    assert shield.rules(150).sparse == Sparse(0.05, 0.15)
+
+
+@pytest.mark.parametrize(
+    ("clients", "shield"),
+    [(100, {"dropout": 0.2}), (150, {"kind": "plain", "dropout": 0.2}), (150, {"threshold": 120, "corrupt": 0.2})],
+)
+def test_an_assumption_about_a_sparse_graph_is_refused_where_there_is_none(
+    clients: int, shield: dict[str, object]
+) -> None:
+    with pytest.raises(BadJob, match="few neighbours"):
+        checked(job(clients, **shield))
+
+
+def test_assumptions_that_no_graph_can_meet_name_some_that_one_can() -> None:
+    with pytest.raises(BadJob, match=r"protection\.dropout") as caught:
+        checked(job(400, dropout=0.45, corrupt=0.3))
+    nearest = re.search(r"dropout=([0-9.]+) or corrupt", str(caught.value))
+    assert nearest
+    checked(job(400, dropout=float(nearest[1]), corrupt=0.3))
