@@ -1,4 +1,4 @@
-"""What all tests share: the data marker and Hypothesis's profiles."""
+"""What all tests share: the data marker, Hypothesis's profiles, and the list of attacks at the end of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``needs_data`` where there is no data."""
+    """Skip what is marked ``needs_data`` where there is no data; have reports carry the names of attacks."""
+    for item in items:
+        item.user_properties += [("attack", marker.args[0]) for marker in item.iter_markers("attack")]
     if not os.environ.get("SECUREFL_DATA"):
         for item in items:
             if item.get_closest_marker("needs_data"):
@@ -54,3 +56,19 @@ def _failed_if_data_is_required(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} was skipped for want of data, and SECUREFL_REQUIRE_DATA is 1"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the attacks that succeeded against a weakened variant and failed against the real one."""
+    failed = _attacks(terminalreporter, "failed", "error")
+    shown = [name for name in _attacks(terminalreporter, "passed") if name not in failed]
+    for said, names in (("shown", shown), ("NOT shown", failed)):
+        if names:
+            terminalreporter.write_line(f"attacks {said} ({len(names)}): {'; '.join(names)}")
+
+
+def _attacks(terminalreporter: pytest.TerminalReporter, *outcomes: str) -> list[str]:
+    """The names that tests with these outcomes carry, each once."""
+    reports = (report for outcome in outcomes for report in terminalreporter.stats.get(outcome, []))
+    properties = (pair for report in reports for pair in getattr(report, "user_properties", []))
+    return list(dict.fromkeys(value for key, value in properties if key == "attack"))

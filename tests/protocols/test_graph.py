@@ -246,10 +246,49 @@ def test_two_quorums_of_a_sparse_cohort_share_an_honest_client(count: int, data:
 
 
 def test_a_graph_says_what_its_rules_say() -> None:
-    rules = CohortRules(110, sparse=SPARSE)
+    rules = CohortRules(49, sparse=SPARSE)
     graph = rules.graph(members(120), key(1))
-    assert (graph.least, graph.quorum) == (rules.least(120), rules.quorum(120)) == (110, 81)
+    assert (graph.least, graph.quorum) == (rules.least(120), rules.quorum(120)) == (108, 81)
     assert (graph.degree, graph.threshold, graph.tolerated) == (34, 24, 10)
+
+
+@given(st.integers(3, 100), st.integers(3, 100))
+def test_on_the_complete_graph_no_sum_is_smaller_than_the_one_asked_for(count: int, minimum: int) -> None:
+    rules = CohortRules(min(count, minimum), sparse=SPARSE)
+    assert rules.smallest(count) == rules.least(count)
+
+
+def stable(graph: Graph, chosen: set[str]) -> set[str]:
+    """Those of the chosen who keep t neighbours among them, once all others have left: whom a server could sum up."""
+    while gone := {me for me in chosen if len(chosen.intersection(graph.neighbours(me))) < graph.threshold}:
+        chosen = chosen - gone
+    return chosen
+
+
+@settings(max_examples=60)
+@given(st.sampled_from([101, 102, 119, 120, 136]), st.data())
+def test_no_set_that_signs_for_itself_on_a_sparse_graph_is_below_the_smallest(count: int, data: st.DataObject) -> None:
+    """Whom a server leaves out is chosen with the ring in view: periodically, where a set is thinnest, or anyhow."""
+    graph = RULES.graph(members(count), key(count))
+    period = data.draw(st.sampled_from([graph.degree // 2, graph.degree // 2 + 1, graph.degree, count]))
+    pattern = data.draw(st.sets(st.integers(0, period - 1), max_size=period // 3))
+    kept = stable(graph, {name for place, name in enumerate(graph.ring) if place % period not in pattern})
+    assert not kept or len(kept) >= RULES.smallest(count)
+
+
+def test_a_deviating_server_can_get_a_sum_below_the_one_that_it_has_to_ask_for() -> None:
+    """Twelve of each 17 on a ring of 119: all of them have 24 neighbours among the 84, where 107 should be left."""
+    graph = RULES.graph(members(119), key(1))
+    assert (graph.degree, graph.threshold, graph.least, RULES.smallest(119)) == (34, 24, 107, 49)
+    thin = {name for place, name in enumerate(graph.ring) if place % 17 < 12}
+    assert stable(graph, thin) == thin and len(thin) == 84
+
+
+def test_a_minimum_above_what_a_sparse_graph_can_promise_is_refused() -> None:
+    assert CohortRules(49, sparse=SPARSE).threshold_for(120) == 24
+    with pytest.raises(ConfigurationError, match="the sum of 49, and the minimum is 50: lower the minimum to 49"):
+        CohortRules(50, sparse=SPARSE).threshold_for(120)
+    assert CohortRules(50, sparse=None).threshold_for(120) == 81
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,8 @@ def test_an_improper_complaint_is_a_fault_of_its_sender_and_counts_against_nobod
     """With it there would be three, one more than the threshold tolerates."""
     assert COUNT - T == 2
     assert set(blamed_with(complaint("c3")).faults) == {"c0", "c1", "c2", "c3"}
-    assert set(blamed_with(IMPROPER[case]).faults) == {"c0", "c1", "c2"}
+    faults = blamed_with(IMPROPER[case]).faults
+    assert set(faults) == {"c0", "c1", "c2"} and not faults["c0"].startswith("cannot open")
 
 
 def test_a_complaint_counts_once_however_often_it_names_a_dealer_or_comes() -> None:
@@ -248,20 +249,28 @@ def test_a_complaint_where_nothing_was_dealt_or_in_another_exchange_is_a_fault_o
 
 
 def test_on_the_sparse_graph_a_dealers_own_holders_decide() -> None:
-    """Eleven of 34 complain: 23 are left and 24 are needed, though a sum could do without twelve of all 120."""
+    """Eleven of its 34 complain: 23 are left and 24 are needed, though a sum could do without twelve of all 120.
+
+    Who has many neighbours in common with it lacks shares and signatures, too, but is not blamed.
+    """
     rules = CohortRules(sparse=Sparse(0.1, 0.1, 20, 10))
     cohort = make("secagg", 120, 1, rules=rules, types={"c3": DealingBadlyToEleven})
     wire = Wire(cohort.clients)
-    with pytest.raises(RoundAborted, match=r"23 shares of .* were opened, 24 are needed") as aborted:
+    with pytest.raises(RoundAborted, match="24 are needed") as aborted:
         cohort.run(wire)
-    assert aborted.value.faults["c3"] == "blamed: its shares do not open, say 11 of those who were dealt them"
-    assert len(aborted.value.faults) == 12 and len(aborted.value.dropped) == 11
+    faults = aborted.value.faults
+    assert [name for name, fault in faults.items() if fault.startswith("blamed")] == ["c3"]
+    assert faults["c3"] == "blamed: its shares do not open, say 11 of those who were dealt them"
+    assert list(faults.values()).count("cannot open the shares of c3") == 11 and len(faults) == 12
+    assert list(aborted.value.dropped.values()).count("exchange 2") == 11
 
 
 class DealingBadlyToEleven(AggregationClient):
+    """Spoils what it deals to the first eleven of its neighbours, which it knows only once it sees the key list."""
+
     def _deal(self, key: AgreementKey, cohort: Accepted, receiver: ClientId, pair: SharePair) -> bytes:
         dealt = super()._deal(key, cohort, receiver, pair)
-        if receiver not in cohort.graph.neighbours("c3")[:11]:
+        if receiver not in cohort.graph.neighbours(self._name)[:11]:
             return dealt
         return msgspec.msgpack.encode(
             msgspec.structs.replace(msgspec.msgpack.decode(dealt, type=Dealt), sealed=bytes(99))

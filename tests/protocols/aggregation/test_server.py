@@ -12,13 +12,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.aggregation.messages import Advertised, Dealt, Envelope, Header, InputRequest, Refusal, envelope
+from protocols.aggregation.messages import (
+    Advertised,
+    Dealt,
+    Envelope,
+    Header,
+    InputRequest,
+    KeysRequest,
+    Refusal,
+    Signed,
+    envelope,
+    key_list_entry,
+)
 from protocols.aggregation.server import AggregationServer
 from protocols.aggregation.session import Step
+from protocols.aggregation.summing import Unmask
 from protocols.base import ClientId, Messages, drive
 from protocols.errors import Forged, RoundAborted
 from protocols.wire import decode, encode
 from tests.protocols.cohort import CELLS, MASKED, Tamper, Wire, clean_run, identity, make, names, roster, steps_of
+
+Parts = Callable[[tuple[bytes, ...]], tuple[bytes, ...]]
 
 
 def resigned(step: Step, name: ClientId, **fields: object) -> Tamper:
@@ -107,6 +121,25 @@ def test_one_client_cannot_make_what_is_relayed_to_all_too_large_to_read(
     assert cohort.is_right(aggregate)
 
 
+@pytest.mark.parametrize("cell", MASKED)
+@pytest.mark.parametrize(
+    "change", [lambda parts: parts[:-1], lambda parts: (*parts, parts[-1]), lambda parts: parts[:1], lambda parts: ()]
+)
+def test_a_dealer_of_a_part_too_few_or_too_many_is_a_dropout(cell: str, change: Parts) -> None:
+    """Each part is what it should be; but one receiver would have none, or nobody would know whose one is."""
+    cohort = make(cell)
+
+    def tamper(at: Step, name: ClientId, data: bytes) -> bytes:
+        if (at, name) != (Step.SHARES, "c2"):
+            return data
+        honest = decode(data, Envelope)
+        return encode(envelope(identity("c2"), honest.signed.authenticate(roster(5)), change(honest.parts)))
+
+    aggregate = cohort.run(Wire(cohort.clients, on_reply=tamper))
+    assert dict(aggregate.dropped) == {"c2": "exchange 1"} and "each neighbour" in aggregate.faults["c2"]
+    assert cohort.is_right(aggregate)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_refusal_is_a_dropout_with_its_word(cell: str) -> None:
     cohort = make(cell)
@@ -127,6 +160,16 @@ def test_an_abort_says_who_was_wrong_and_who_was_silent() -> None:
     assert aborted.value.dropped == {"c0": "exchange 1", "c2": "exchange 1"}
 
 
+def test_of_each_dealers_secret_no_more_shares_are_kept_than_open_it() -> None:
+    """All five open one of each dealer's; t is four."""
+    cohort = make("secagg")
+    server = cohort.server()
+    drive(server, Wire(cohort.clients))
+    stage = server._stage
+    assert isinstance(stage, Unmask) and stage.accepted == frozenset(names(5))
+    assert {dealer: len(shares) for dealer, shares in stage._shares.items()} == dict.fromkeys(names(5), 4)
+
+
 def test_there_is_no_result_before_the_end() -> None:
     server = make("secagg").server()
     with pytest.raises(RuntimeError):
@@ -142,6 +185,14 @@ def test_only_those_who_were_announced_are_asked() -> None:
     assert set(server.open()) == set(names(4))
     aggregate = drive(AggregationServer(cohort.terms, dict.fromkeys(names(4), b"x")), Wire(cohort.clients))
     assert aggregate.contributors == names(4) and cohort.is_right(aggregate)
+
+
+def test_each_client_is_sent_its_own_announcement() -> None:
+    """Equal ones may be one object or several."""
+    cohort = make("secagg")
+    texts = dict(zip(names(5), [b"one", b"two", bytes([111]) + b"ne", b"two", b""], strict=True))
+    sent = AggregationServer(cohort.terms, texts).open()
+    assert {name: decode(data, KeysRequest).announcement for name, data in sent.items()} == texts
 
 
 @pytest.mark.parametrize("cell", ["plain", *MASKED])
@@ -181,6 +232,11 @@ def test_a_header_is_all_that_a_signature_covers_and_binds_every_part(one: list[
         return
     with pytest.raises(Forged):
         Envelope(said.signed, unsaid.parts).open(roster(5), bytes(32), Step.INPUT, "c1")
+
+
+def test_an_entry_of_the_key_list_binds_header_and_signature() -> None:
+    entries = {key_list_entry(Signed(header, word)) for header in (b"", b"a", b"ab") for word in (b"", b"b", b"ab")}
+    assert len(entries) == 9 and {len(entry) for entry in entries} == {32}
 
 
 def test_a_whole_round_of_headers_is_as_long_as_ever_however_many_parts_they_bind() -> None:

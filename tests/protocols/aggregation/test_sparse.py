@@ -24,13 +24,15 @@ from protocols.aggregation.messages import (
     key_list_digest,
     key_list_entry,
 )
-from protocols.aggregation.server import Aggregate
+from protocols.aggregation.recovery import Recovery
+from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Step
 from protocols.aggregation.states import Sharing
 from protocols.base import ClientId
 from protocols.degree import Sparse
 from protocols.errors import Forged, Inconsistent, ProtocolError, RoundAborted
 from protocols.graph import CohortRules, Graph
+from protocols.masking import Work
 from protocols.primitives import AgreementKey, Identity
 from protocols.wire import decode, encode
 from tests.protocols.cohort import NEVER, Cohort, Wire, claimed, identity, make, names
@@ -209,12 +211,41 @@ def test_fewer_survivors_than_a_sum_needs_are_not_signed_for(whole: Round) -> No
         wire.client(Step.CONSISTENCY, ME).handle(encode(ConsistencyRequest(mark(MEMBERS, [ME, *others[: LEAST - 2]]))))
 
 
-def test_more_dropouts_than_the_graph_is_made_for_abort() -> None:
-    cohort = crowd("secagg")
-    gone = dict.fromkeys(names(COUNT)[: COUNT - LEAST + 1], int(Step.SHARES))
+def answers(wire: Wire, step: Step) -> dict[ClientId, bytes]:
+    """What everybody said in one exchange: a server of the same session can be told it again."""
+    return {name: data for (at, name), data in wire.replies.items() if at == step}
+
+
+def after_the_keys(whole: Round) -> AggregationServer:
+    """A server of the same session that knows the same keys."""
+    cohort, wire, _ = whole
+    server = cohort.server()
+    server.open()
+    assert set(server.advance(answers(wire, Step.KEYS).items())) == set(MEMBERS)
+    return server
+
+
+def test_more_dropouts_than_the_graph_is_made_for_abort(whole: Round) -> None:
+    shares = answers(whole[1], Step.SHARES)
+    gone = set(MEMBERS[: COUNT - LEAST])
+    left = {name: data for name, data in shares.items() if name not in gone}
+    assert set(after_the_keys(whole).advance(left.items())) == set(left)
+    left.pop(ME)
     with pytest.raises(RoundAborted, match="107 clients are left after exchange 1, 108 are needed") as aborted:
-        cohort.run(Wire(cohort.clients, gone))
-    assert set(aborted.value.dropped) == set(gone) and aborted.value.faults == {}
+        after_the_keys(whole).advance(left.items())
+    assert set(aborted.value.dropped) == gone | {ME} and aborted.value.faults == {}
+
+
+def test_a_dropout_with_whom_nobody_who_is_left_masked_needs_no_shares(whole: Round) -> None:
+    """Its masks are in no input. With one neighbour left, they are in one, and too few shares are an abort."""
+    cohort, wire, _ = whole
+    advertised = {name: msgspec.msgpack.decode(each.parts[0], type=Advertised) for name, each in keys_of(wire).items()}
+    graph, total = graph_of(wire), cohort.terms.layout.ring.zeros(3)
+    Recovery(cohort.terms, graph, advertised, {}, Work()).remove(total, {"c3": {}})
+    assert not total.any()
+    left = {graph.neighbours("c3")[0]: bytes(32)}
+    with pytest.raises(Inconsistent, match="0 shares of c3 were opened, 24 are needed"):
+        Recovery(cohort.terms, graph, advertised, left, Work()).remove(total, {"c3": {}})
 
 
 # ---- two key lists
@@ -291,6 +322,21 @@ def test_the_keys_of_others_than_the_neighbours_are_refused(whole: Round) -> Non
             wire.client(Step.SHARES, ME).handle(encode(msgspec.structs.replace(honest, advertised=tuple(shown))))
 
 
+def test_a_stranger_on_the_list_is_refused_by_those_too_who_are_not_its_neighbours(whole: Round) -> None:
+    """Or a server could fill a cohort up with clients of its own."""
+    _, wire, _ = whole
+    listed = keys_of(wire)
+    for number in range(256):
+        entries = b"".join(key_list_entry(each.signed) for each in listed.values()) + bytes([number]) * 32
+        members = (*MEMBERS, "d0")
+        graph = RULES.graph(members, key_list_digest(members, entries))
+        if "d0" not in graph.neighbours(ME):
+            break
+    request = SharesRequest(members, entries, tuple(listed[near] for near in graph.neighbours(ME)))
+    with pytest.raises(Inconsistent, match="not on the roster"):
+        wire.client(Step.SHARES, ME).handle(encode(request))
+
+
 def another_list(cohort: Cohort, wire: Wire) -> SharesRequest:
     """A key list that is consistent in itself and that ``ME`` alone is shown: with c5 as the server invented it."""
     for seed in range(256):
@@ -300,18 +346,18 @@ def another_list(cohort: Cohort, wire: Wire) -> SharesRequest:
     raise AssertionError("c5 is a neighbour on 256 random rings: (34/119)**256")
 
 
-def test_a_client_whose_neighbours_see_another_key_list_drops_out_and_the_others_sum() -> None:
+def test_a_client_whose_neighbours_see_another_key_list_drops_out(whole: Round) -> None:
     """It can be shown a consistent list, and answers; but to a list that nobody else has."""
-    cohort = crowd("secagg")
-
-    def show_another(step: Step, name: ClientId, data: bytes) -> bytes:
-        return encode(another_list(cohort, wire)) if (step, name) == (Step.SHARES, ME) else data
-
-    wire = Wire(cohort.clients, on_request=show_another)
-    aggregate = cohort.run(wire)
-    assert dict(aggregate.faults) == {ME: f"{ME} answers to another key list"}
-    assert ME not in aggregate.contributors and len(aggregate.contributors) == COUNT - 1
-    assert cohort.is_right(aggregate)
+    cohort, wire, _ = whole
+    answer = wire.client(Step.SHARES, ME).handle(encode(another_list(cohort, wire)))
+    assert decode(answer, Envelope).signed.says(Step.SHARES)
+    server = after_the_keys(whole)
+    requests = server.advance({**answers(wire, Step.SHARES), ME: answer}.items())
+    assert dict(server.faults) == {ME: f"{ME} answers to another key list"}
+    assert dict(server.dropped) == {ME: "exchange 1"}
+    assert tuple(requests) == tuple(name for name in MEMBERS if name != ME)
+    shared = decode(requests["c0"], InputRequest).shared
+    assert ME not in marked(MEMBERS, shared)  # so that nobody masks with it
 
 
 def test_a_client_with_another_key_list_than_its_neighbours_takes_none_of_their_shares(whole: Round) -> None:

@@ -1,5 +1,5 @@
-"""The attacker's tools, the same for both halves of every attack: a server without rules, parties that it plays itself,
-and the arithmetic of taking masks off with whatever secrets it came to know.
+"""The attacker's tools, the same for both halves of every attack: a server without rules, and the arithmetic of taking
+masks off with whatever secrets it came to know.
 
 Not a test. Updates lie on a coarse grid, so that rounding is exact and a recovered vector can be compared to the bit.
 """
@@ -10,8 +10,8 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +21,6 @@ from protocols.aggregation.marks import mark
 from protocols.aggregation.messages import (
     Advertised,
     ConsistencyRequest,
-    Dealt,
     Envelope,
     Extract,
     Header,
@@ -38,7 +37,7 @@ from protocols.aggregation.messages import (
     key_list_entry,
     survivors_statement,
 )
-from protocols.aggregation.secrets import commitment, pair_mask, self_mask_key, share_key
+from protocols.aggregation.secrets import pair_mask, self_mask_key
 from protocols.aggregation.session import Step, Terms
 from protocols.aggregation.states import Advertising, Consenting, Masked, Sharing
 from protocols.aggregation.verify import read
@@ -46,7 +45,7 @@ from protocols.base import ClientId
 from protocols.graph import CohortRules, Graph
 from protocols.masking import Mask, apply_masks
 from protocols.merkle import tree_of
-from protocols.primitives import AgreementKey, Identity, open_sealed, seal
+from protocols.primitives import AgreementKey
 from protocols.ring import RingVector
 from protocols.wire import Message, decode, encode
 from tests.protocols.cohort import Cohort, identity, make, names
@@ -54,6 +53,9 @@ from tests.protocols.cohort import Cohort, identity, make, names
 VICTIM = "c1"
 GRID = 1 / 16
 DIMENSION = 6
+
+
+_entry = cache(key_list_entry)
 
 
 def grid_updates(count: int, seed: int = 1) -> dict[ClientId, NDArray[np.float64]]:
@@ -82,33 +84,6 @@ def encoded(cohort: Cohort, name: ClientId) -> RingVector:
     """What this client hides: its encoded update, before any mask."""
     weight = cohort.weights[name]
     return cohort.encoding.encode(cohort.inputs[name], weight, cohort.terms.session, name, os.urandom).vector
-
-
-@dataclass(frozen=True)
-class Puppet:
-    """A party whose every secret the server knows: invented, colluding, or seized."""
-
-    name: ClientId
-    identity: Identity = field(repr=False)
-    mask: AgreementKey = field(default_factory=lambda: AgreementKey.generate(os.urandom), repr=False)
-    share: AgreementKey = field(default_factory=lambda: AgreementKey.generate(os.urandom), repr=False)
-
-    def advertise(self, terms: Terms) -> Envelope:
-        body = Advertised(self.mask.public, self.share.public, b"")
-        header = Header(terms.session, Step.KEYS, self.name, b"", b"", b"")
-        return envelope(self.identity, header, [msgspec.msgpack.encode(body)])
-
-    def deal(self, terms: Terms, keys: bytes, receiver: ClientId, theirs: bytes) -> Extract:
-        """A pair of shares that opens: of nothing."""
-        pair = SharePair(bytes(33), bytes(33))
-        key = share_key(terms, self.share.agree(theirs), keys, self.name, receiver)
-        sealed = seal(key, msgspec.msgpack.encode(pair), keys)
-        part = msgspec.msgpack.encode(Dealt(sealed, commitment(pair.seed), commitment(pair.key)))
-        return Extract(Signed(b"", b""), part, 0, 1, b"")
-
-    def receive(self, terms: Terms, keys: bytes, dealer: ClientId, theirs: bytes, part: bytes) -> SharePair:
-        key = share_key(terms, self.share.agree(theirs), keys, dealer, self.name)
-        return read([open_sealed(key, read([part], Dealt).sealed, keys)], SharePair)
 
 
 @dataclass
@@ -169,7 +144,7 @@ class Adversary:
 
     @property
     def entries(self) -> bytes:
-        return b"".join(key_list_entry(self.heard[Step.KEYS][name].signed) for name in self.members)
+        return b"".join(_entry(self.heard[Step.KEYS][name].signed) for name in self.members)
 
     @property
     def graph(self) -> Graph:
@@ -287,29 +262,3 @@ class Adversary:
 
 def without(client: ClientId, count: int = 5) -> tuple[ClientId, ...]:
     return tuple(name for name in names(count) if name != client)
-
-
-def surround(server: Adversary, puppets: Sequence[Puppet], listed: Mapping[ClientId, Envelope] | None = None) -> None:
-    """Show the victim a key list in which all its neighbours are puppets, and take it as far as its input.
-
-    ``listed``: what stands in the list instead of what the puppets would say themselves.
-    """
-    server.advertise_keys([VICTIM])
-    for puppet in puppets:
-        server.heard[Step.KEYS][puppet.name] = (listed or {}).get(puppet.name) or puppet.advertise(server.terms)
-        server.known[puppet.name] = puppet.mask
-    enclose(server, puppets, server.key_list(VICTIM))
-
-
-def enclose(server: Adversary, puppets: Sequence[Puppet], request: SharesRequest) -> None:
-    """Have the victim deal to the puppets that ``request`` shows it, open what it dealt, and take its input."""
-    theirs = read(server.heard[Step.KEYS][VICTIM].parts, Advertised).share_key
-    keys = key_list_digest(request.members, request.entries)
-    near = sorted(puppets, key=lambda puppet: puppet.name)
-    dealt = server.ask(VICTIM, request).parts[1:]
-    for puppet, part in zip(near, dealt, strict=True):
-        server.keep(puppet.name, VICTIM, puppet.receive(server.terms, keys, VICTIM, theirs, part))
-    server.dealers[VICTIM] = tuple(puppet.name for puppet in near)
-    everybody = mark(request.members, request.members)
-    shares = tuple(puppet.deal(server.terms, keys, VICTIM, theirs) for puppet in near)
-    server.ask(VICTIM, InputRequest(everybody, shares))

@@ -50,7 +50,7 @@ def on_the_grid(dimension: int = DIMENSION, zeros: int = 0) -> Updates:
     steps = {name: generator.integers(-(1 << 20), 1 << 20, dimension) for name in names(COUNT)}
     for vector in steps.values():
         vector[:zeros] = 0
-    return {name: vector * step_of(dimension) for name, vector in steps.items()}
+    return {name: vector.astype(np.float64) * step_of(dimension) for name, vector in steps.items()}
 
 
 def step_of(dimension: int) -> float:
@@ -201,7 +201,8 @@ class OneNumber(Keystream):
 def less_its_first_coordinate(cohort: Cohort, wire: Wire) -> RingVector:
     """All that the attacker needs is the masked input, and one coordinate of the update that it knows (a dead unit)."""
     vector = masked_input(cohort, wire)
-    return vector - vector[0]
+    vector -= vector[0].copy()
+    return vector
 
 
 @pytest.mark.attack("one mask number for all coordinates")

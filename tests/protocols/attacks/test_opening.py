@@ -1,8 +1,8 @@
-"""Attacks on what a client opens: both shares of one client would undo all its masks, late inputs need only one."""
+"""Attacks on what a client opens: both shares of one client would undo all its masks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -10,19 +10,15 @@ import pytest
 
 from protocols.aggregation.client import AggregationClient
 from protocols.aggregation.messages import Envelope, Opened, SharePair, UnmaskRequest
-from protocols.aggregation.secrets import commitment
-from protocols.aggregation.server import AggregationServer
 from protocols.aggregation.session import Step
-from protocols.aggregation.states import Consenting, Masked, Ready, Sharing, Spent, State
-from protocols.aggregation.summing import Consistency
+from protocols.aggregation.states import Consenting, Masked, Ready, Spent, State
 from protocols.aggregation.verify import read
-from protocols.base import ClientId, Messages, Replies
+from protocols.base import ClientId
 from protocols.errors import Inconsistent, MalformedMessage, SessionSpent
 from protocols.graph import CohortRules
-from protocols.masking import Mask
 from protocols.wire import Message, decode, encode, kind
 from tests.protocols.attacks.adversary import VICTIM, Adversary, cohort_of, without
-from tests.protocols.cohort import Cohort, Wire, names
+from tests.protocols.cohort import Cohort, names
 
 EVERYBODY, OTHERS = names(5), without(VICTIM)
 
@@ -145,8 +141,10 @@ def name_whom_to_open(server: Adversary, me: ClientId, alive: Sequence[ClientId]
     opened = read(server.ask(me, NamedUnmask(tuple(alive), tuple(dropped))).parts, Opened).shares
     living = sorted({me, *alive}.intersection(EVERYBODY))
     point = server.terms.roster.points[me]
-    for name, share in zip([*living, *dropped], opened, strict=True):
-        (server.seeds if name in living[: len(opened)] and share is not None else server.keys)[name][point] = share
+    for name, share in zip(living, opened[: len(living)], strict=True):
+        server.seeds[name][point] = share
+    for name, share in zip(dropped, opened[len(living) :], strict=True):
+        server.keys[name][point] = share
 
 
 def the_victim_is_alive_and_dropped(server: Adversary) -> None:
@@ -167,3 +165,90 @@ def strangers_make_up_the_numbers(server: Adversary) -> None:
     for me in EVERYBODY:
         left = sorted({me, VICTIM})
         name_whom_to_open(server, me, [*left, "s1", "s2", "s3"], [name for name in EVERYBODY if name not in left])
+
+
+@pytest.mark.parametrize(
+    ("weak_client", "attack", "threshold"),
+    [
+        pytest.param(
+            TakesDuplicates,
+            the_victim_is_alive_and_dropped,
+            None,
+            id="duplicate",
+            marks=pytest.mark.attack("a client named twice in the unmask request"),
+        ),
+        pytest.param(
+            OpensItself,
+            the_victim_counts_for_both_halves,
+            3,
+            id="own",
+            marks=pytest.mark.attack("a client's own name in its unmask request"),
+        ),
+        pytest.param(
+            CountsStrangers,
+            strangers_make_up_the_numbers,
+            None,
+            id="unknown",
+            marks=pytest.mark.attack("unknown names in the unmask request"),
+        ),
+    ],
+)
+def test_no_request_names_whom_to_open(
+    weak_client: type[OpensByName], attack: Callable[[Adversary], None], threshold: int | None
+) -> None:
+    """Each check left out alone is the end of a client; the real one is told no names."""
+    for client, refusal in ((weak_client, None), (OpensByName, Inconsistent), (AggregationClient, MalformedMessage)):
+        server = Adversary(cohort_of(client, rules=CohortRules(threshold=threshold)))
+        server.up_to_inputs()
+        if refusal is None:
+            attack(server)
+        else:
+            with pytest.raises(refusal):
+                attack(server)
+        assert server.reads(VICTIM) == (refusal is None)
+
+
+# ---- sessions that outlive a restart
+
+
+def resuming() -> type[AggregationClient]:
+    """A client with a disk of its own making."""
+    disk: dict[ClientId, State] = {}
+
+    class Resumes(AggregationClient):
+        """Keeps its session once the input is out, so that a crash does not cost the round."""
+
+        def handle(self, request: bytes) -> bytes:
+            if isinstance(self._state, Ready):
+                self._state = disk.get(self._name, self._state)
+            reply = super().handle(request)
+            if isinstance(self._state, Masked):
+                disk[self._name] = self._state
+            return reply
+
+    return Resumes
+
+
+def restart(cohort: Cohort, name: ClientId) -> None:
+    """The process ends and starts again, with what a client is configured with."""
+    old = cohort.clients[name]
+    cohort.clients[name] = type(old)(name, old._identity, old._terms, old._encoding, old._contribution)
+
+
+def restart_between_two_survivor_sets(server: Adversary) -> None:
+    server.up_to_inputs()
+    for survivors in (EVERYBODY, OTHERS):
+        server.sign(survivors)
+        server.open(survivors)
+        for name in OTHERS:
+            restart(server.cohort, name)
+
+
+@pytest.mark.attack("a client that restarts in the middle of a session")
+def test_a_restarted_client_has_left_its_session() -> None:
+    weak, real = Adversary(cohort_of(resuming())), Adversary(cohort_of(AggregationClient))
+    restart_between_two_survivor_sets(weak)
+    assert weak.reads(VICTIM)
+    with pytest.raises(SessionSpent, match="after Ready"):
+        restart_between_two_survivor_sets(real)
+    assert real.rebuilt(real.seeds[VICTIM]) and not real.reads(VICTIM)

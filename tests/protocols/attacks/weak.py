@@ -58,6 +58,13 @@ class TakesKeyList(AggregationClient):
             raise Inconsistent("the key list has a key twice")
 
 
+class TakesEqualKeys(TakesKeyList):
+    """Does not compare the keys of the list; what it masks and seals is bound to names all the same."""
+
+    def _check_distinct(self, advertised: Mapping[ClientId, Advertised]) -> None:
+        pass
+
+
 class SealsLoosely(AggregationClient):
     """Seals shares under keys of its own making, bound to nothing else."""
 
@@ -82,4 +89,3 @@ class OpensUnproven(AggregationClient):
         survivors = set(marked(state.cohort.graph.members, state.survivors))
         shares = [pair.seed if peer in survivors else pair.key for peer, pair in sorted(state.held.items())]
         return Spent(), self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(Opened(tuple(shares)))])
-

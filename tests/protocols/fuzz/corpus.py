@@ -1,4 +1,4 @@
-"""Real messages and everything that reads them: where fuzzing starts from. Not a test.
+"""Real messages of every kind: where fuzzing starts from. Not a test.
 
 All keys come from a seeded generator, so that one seed gives the same bytes on every machine. CKKS itself draws from
 SEAL; where its ring and its seeds matter, they come with vectors that nobody encrypted.
@@ -6,42 +6,33 @@ SEAL; where its ring and its seeds matter, they come with vectors that nobody en
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 import msgspec
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from protocols import shamir
-from protocols.aggregation.apply import Applied, apply_request, verified_sum
+from protocols.aggregation.apply import Applied, apply_request
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.collect import collect
-from protocols.aggregation.marks import marked
 from protocols.aggregation.messages import (
     Advertised,
     Complaint,
     Dealt,
     Envelope,
-    Extract,
     Header,
-    InputRequest,
     KeysRequest,
     Opened,
     Refusal,
     SharePair,
-    Signed,
     envelope,
 )
 from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Context, Step, Terms
 from protocols.aggregation.states import Contribution
-from protocols.aggregation.verify import read
 from protocols.base import ClientId, Random, drive
-from protocols.delivery.client import extracts_by_receiver, give, join, receive
+from protocols.delivery.client import extracts_by_receiver, give, join
 from protocols.delivery.messages import (
     CatchUpRequest,
     InstallModelRequest,
@@ -53,35 +44,21 @@ from protocols.delivery.messages import (
     key_setup,
 )
 from protocols.encoding import Encoded, Encoding, Floats, Layout, Upload
-from protocols.encoding.ckks import CKKSKey
 from protocols.encoding.fixedpoint import FixedPoint
-from protocols.encoding.rlwe import DEGREE, PRIME
-from protocols.errors import ProtocolError, SessionSpent
+from protocols.encoding.rlwe import PRIME
 from protocols.graph import CohortRules
 from protocols.masking import expand
-from protocols.merkle import climb
 from protocols.primitives import AgreementKey, digest
 from protocols.ring import Ring, RingVector
 from protocols.wire import Message, decode, encode, kind
 from securefl import SGD, LocalOptimizer
-from securefl.announcement import Announcement, KeyReceived
+from securefl.announcement import Announcement
 from securefl.plan import Plan
 from tests.protocols.cohort import Wire, identity, names, roster
 
 COUNT, DIMENSION = 5, 6
 VICTIM = "c1"
 CELLS = ("plain", "secagg", "residues")
-# What a server makes of a reply that it does not accept: it raises nothing, so that the others' replies count.
-FAULT = "fault of its sender"
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Something that reads bytes from outside, and real bytes for it to start from."""
-
-    name: str
-    seeds: Sequence[bytes] = field(repr=False)
-    read: Callable[[bytes], object]
 
 
 def random(seed: int) -> Random:
@@ -200,9 +177,19 @@ def messages() -> dict[type[Message], tuple[bytes, ...]]:
 
 def announcement() -> Announcement:
     plan = Plan(
-        "job", "secagg", names(COUNT), (1.0,) * COUNT, 4.0, 3, None, SGD(sampling_rate=0.5, steps=2),
-        LocalOptimizer(0.5), "0b" * 32, DIMENSION, 1,
-    )  # fmt: skip
+        job="job",
+        protection="secagg",
+        clients=names(COUNT),
+        weights=(1.0,) * COUNT,
+        bound=4.0,
+        minimum=3,
+        threshold=None,
+        mechanism=SGD(sampling_rate=0.5, steps=2),
+        optimizer=LocalOptimizer(0.5),
+        architecture="0b" * 32,
+        dimension=DIMENSION,
+        model_seed=1,
+    )
     return Announcement("run", 1, 1, plan, np.ones(DIMENSION, "<f4").tobytes(), b"tag")
 
 
@@ -218,165 +205,3 @@ def bodies() -> dict[type, tuple[bytes, ...]]:
         Applied: evidence()[0].parts,
         Package: given().parts,
     }
-
-
-# ---- all readers
-
-
-def readers() -> tuple[Reader, ...]:
-    """Everything in the project that takes bytes from another party."""
-    decoders = [
-        Reader(message.__name__, seeds, lambda data, m=message: decode(data, m))  # type: ignore[misc]
-        for message, seeds in messages().items()
-    ]
-    whole = [
-        Reader(f"body {body.__name__}", seeds, lambda data, b=body: read([data], b))  # type: ignore[misc]
-        for body, seeds in bodies().items()
-    ]
-    return (*decoders, *whole, *_parts(), *_signatures(), *_deliveries(), *_applications(), *_clients(), *_servers())
-
-
-def _parts() -> list[Reader]:
-    vectors = {
-        ring: tuple(ring.pack(ring.zeros(DIMENSION) + np.array(k, ring.dtype)) for k in (0, 1, ring.modulus - 1))
-        for ring in (Ring(1 << 16), Ring(1 << 24), Ring(1 << 32), Ring(PRIME))
-    }
-    rings = [
-        Reader(f"ring {ring.modulus}", seeds, lambda data, r=ring: r.unpack(data, DIMENSION))  # type: ignore[misc]
-        for ring, seeds in vectors.items()
-    ]
-    shares = tuple(shamir.split(bytes(32), 4, range(1, 6), random(300)).values())
-    lagrange = shamir.coefficients(range(1, 5))
-    package = CKKSKey(np.arange(DEGREE, dtype=np.uint64), bytes(32)).to_bytes()
-    return [
-        *rings,
-        Reader("marks", (b"\x1f", b"\x03"), lambda data: marked(names(COUNT), data)),
-        Reader("marks of 1000", (b"\xff" * 125,), lambda data: marked([f"c{i}" for i in range(1000)], data)),
-        Reader("share", shares, shamir.element),
-        Reader("shares", (b"".join(shares[:4]),), lambda data: shamir.join(_quarters(data), lagrange)),
-        Reader("key package", (package,), CKKSKey.from_bytes),
-    ]
-
-
-def _quarters(data: bytes) -> dict[int, bytes]:
-    return {x: data[33 * (x - 1) : 33 * x if x < 4 else None] for x in range(1, 5)}
-
-
-def _signatures() -> list[Reader]:
-    terms, wire = recorded("secagg").terms, recorded("secagg").wire
-    replies = {step: decode(wire.replies[step, VICTIM], Envelope) for step in steps(terms)}
-    shares, consent = replies[Step.SHARES], replies[Step.CONSISTENCY]
-    signed = tuple(msgspec.msgpack.encode(reply.signed) for reply in (consent, *replies.values()))
-    extracts = tuple(
-        msgspec.msgpack.encode(extract)
-        for name in names(COUNT)
-        for extract in decode(wire.requests[Step.INPUT, name], InputRequest).dealt
-    )
-
-    def opened(data: bytes) -> object:
-        return decode(data, Envelope).open(terms.roster, terms.session, Step.SHARES, VICTIM)
-
-    def climbed(data: bytes) -> object:
-        given = read([data], Extract)
-        return climb(given.part, given.index, given.parts, given.path)
-
-    return [
-        Reader("signature", signed, lambda data: read([data], Signed).authenticate(terms.roster)),
-        Reader("signature of this session", signed, lambda data: _signed(terms, data)),
-        Reader("envelope", tuple(encode(reply) for reply in (shares, *replies.values())), opened),
-        Reader("extract", extracts, lambda data: read([data], Extract).open(terms.roster, terms.session, Step.SHARES)),
-        Reader("proof", extracts, climbed),
-    ]
-
-
-def _signed(terms: Terms, data: bytes) -> object:
-    signed = read([data], Signed)
-    return signed.says(Step.COMPLAINT), signed.open(terms.roster, terms.session, Step.CONSISTENCY)
-
-
-def _deliveries() -> list[Reader]:
-    by_receiver = {name: msgspec.msgpack.encode(part) for name, part in extracts_by_receiver(given()).items()}
-    parts = (by_receiver[VICTIM], *by_receiver.values())
-    requests = messages()
-
-    def received(data: bytes) -> object:
-        return receive(VICTIM, PURPOSE, roster(COUNT), one_use_key(VICTIM), read([data], Extract))
-
-    def sealed(data: bytes) -> object:
-        wanted = decode(data, MakeKeyRequest).joined
-        return give("c0", identity("c0"), PURPOSE, roster(COUNT), wanted, b"about", bytes(64), random(400))
-
-    return [
-        Reader("delivered part", parts, received),
-        Reader("join list", requests[MakeKeyRequest], sealed),
-        Reader("delivery", (encode(given()),), lambda data: extracts_by_receiver(decode(data, Envelope))),
-    ]
-
-
-def _applications() -> list[Reader]:
-    terms, requests = recorded("residues").terms, messages()
-    word = KeyReceived(bytes(32), bytes(32)).encoded()
-    own = announcement().encoded()
-    apply = next(request for request in requests if request.__name__ == "ApplyRequest")
-    return [
-        Reader("sum", requests[apply], lambda data: verified_sum(terms, decode(data, apply))),  # type: ignore[arg-type]
-        Reader("announcement", (own,), lambda data: Announcement.decoded(data).vector()),
-        Reader("key received", (word,), KeyReceived.decoded),
-    ]
-
-
-# ---- sessions
-
-
-def _clients() -> list[Reader]:
-    return [
-        Reader(
-            f"client, {cell}, exchange {step:d}",
-            tuple(recorded(cell).wire.requests[step, name] for name in (VICTIM, VICTIM, VICTIM, "c0", "c2")),
-            lambda data, cell=cell, step=step: _handled(recorded(cell), step, data),  # type: ignore[misc]
-        )
-        for cell in CELLS
-        for step in steps(recorded(cell).terms)
-    ]
-
-
-def _handled(round: Recorded, step: Step, data: bytes) -> bytes:
-    """The reply of a client that has come to this exchange. After an error it must be spent."""
-    client = copy.copy(round.wire.before[step, VICTIM])
-    try:
-        return client.handle(data)
-    except ProtocolError:
-        with pytest.raises(SessionSpent):
-            client.handle(round.wire.requests[step, VICTIM])
-        raise
-
-
-class _Listening:
-    """A server in the middle of an exchange. What an outsider makes of a reply is the reply itself or is refused."""
-
-    def __init__(self, round: Recorded, step: Step) -> None:
-        self._round = round
-        self._step = step
-        self._stage = round.server_at(step)._stage
-
-    def __call__(self, data: bytes) -> str:
-        faults: dict[ClientId, str] = {}
-        collect([(VICTIM, data)], self._stage, faults)
-        if VICTIM in self._stage.accepted:
-            assert decode(data, Envelope) == decode(self._round.wire.replies[self._step, VICTIM], Envelope)
-            self._stage = self._round.server_at(self._step)._stage
-            return "taken"
-        assert set(faults) == {VICTIM}
-        return FAULT
-
-
-def _servers() -> list[Reader]:
-    return [
-        Reader(
-            f"server, {cell}, exchange {step:d}",
-            tuple(recorded(cell).wire.replies[step, name] for name in (VICTIM, VICTIM, VICTIM, "c0", "c2")),
-            _Listening(recorded(cell), step),
-        )
-        for cell in CELLS
-        for step in steps(recorded(cell).terms)
-    ]

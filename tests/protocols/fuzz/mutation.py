@@ -134,7 +134,7 @@ def _list_changed(rng: Rng, items: list[Tree]) -> Tree:
 
 
 def _bytes_changed(rng: Rng, data: bytes) -> Tree:
-    inner = _opened(data) if rng.random() < 0.5 else None
+    inner = _opened(data) if rng.random() < 0.7 else None
     if inner is not None:
         return msgspec.msgpack.encode(changed(rng, inner))
     ways = [b"", bytes(len(data)), b"\xff" * len(data), rng.bytes(len(data)), _flipped(rng, data), raw(rng, data, ())]
@@ -158,10 +158,10 @@ def resigned(rng: Rng, reply: bytes, identity: Identity) -> bytes:
     """What a dishonest member could say in place of this reply of its own: other fields, rightly signed."""
     honest = decode(reply, Envelope)
     header = msgspec.msgpack.decode(honest.signed.header, type=Header)
+    if rng.random() < 0.15:
+        return encode(envelope(identity, msgspec.structs.replace(header, **_fields(rng, header)), honest.parts))
     parts = list(honest.parts)
-    if rng.random() < 0.2:
-        header = msgspec.structs.replace(header, **_fields(rng, header))
-    for _ in range(int(rng.integers(1, 3))):
+    while tuple(parts) == honest.parts:
         parts = _parts_changed(rng, parts)
     return encode(envelope(identity, header, parts))
 
@@ -179,8 +179,9 @@ def _fields(rng: Rng, header: Header) -> dict[str, Tree]:
 
 def _parts_changed(rng: Rng, parts: list[bytes]) -> list[bytes]:
     place = int(rng.integers(len(parts) + 1))
-    if rng.random() < 0.8 and place < len(parts):
+    if rng.random() < 0.8 and parts:
+        place %= len(parts)
         part = _bytes_changed(rng, parts[place])
         return [*parts[:place], part if isinstance(part, bytes) else b"", *parts[place + 1 :]]
-    ways = [parts[:place] + parts[place + 1 :], [*parts, rng.bytes(9)], parts[::-1], [], parts[:place] + parts[place:]]
+    ways = [parts[:place] + parts[place + 1 :], [*parts, rng.bytes(9)], parts[::-1], [], parts[:1] + parts]
     return ways[int(rng.integers(len(ways)))]

@@ -1,4 +1,4 @@
-"""Whole rounds in which anything goes wrong at any exchange, for any clients, in any order: what must hold all the same.
+"""Whole rounds in which anything goes wrong at any exchange, for any clients: what must hold all the same.
 
 The wire may lose, change, replay and swap messages both ways; members may sign what they like. Then
 
@@ -19,20 +19,21 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from numpy.typing import NDArray
 
 from protocols.aggregation.marks import mark, marked
 from protocols.aggregation.messages import Complaint, Envelope, Header, InputRequest, Refusal, envelope
-from protocols.aggregation.server import Aggregate, AggregationServer
+from protocols.aggregation.server import Aggregate
 from protocols.aggregation.session import Step
 from protocols.aggregation.states import Spent
 from protocols.base import ClientId, Messages
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import MalformedMessage, ProtocolError, RoundAborted, SessionSpent
-from protocols.wire import decode, encode, kind
-from tests.protocols.cohort import Cohort, Wire, encoding, identity, make, names, steps_of
+from protocols.wire import decode, encode
+from tests.protocols.cohort import Wire, encoding, identity, make, names, steps_of
 from tests.protocols.fuzz.mutation import mutated, resigned
 
-CELLS = ("plain", "secagg", "ckks")
+CELLS = ("secagg", "plain", "ckks")
 DIMENSION = 4
 STRANGER = "stranger"
 
@@ -47,7 +48,16 @@ class Trouble:
 
 
 LIES = ("signs another body", "complains")
-ON_THE_WAY = ("lost", "cut", "flipped", "changed", "old", "another's")
+ON_THE_WAY = (
+    "lost",
+    "cut",
+    "flipped",
+    "changed",
+    "old",
+    "of the attempt before",
+    "of the exchange before",
+    "another's",
+)
 IN_REPLY = (*ON_THE_WAY, "refuses", "says it twice", *LIES)
 troubles = st.builds(
     Trouble,
@@ -55,26 +65,39 @@ troubles = st.builds(
     st.integers(0, 1 << 16),
     st.floats(0, 1, exclude_max=True),
 )
-plans = st.dictionaries(st.integers(0, 6), troubles, max_size=3)
+# Mostly few at a time: a cohort that loses more than a third of its members in all does not get far.
+plans = st.one_of(*(st.dictionaries(st.integers(0, 6), troubles, max_size=size) for size in (0, 1, 1, 3)))
 
 
 class Rounds(RuleBasedStateMachine):
     """Attempts at rounds of one cohort, one after the other; old messages of all of them may come again."""
 
-    @initialize(cell=st.sampled_from(CELLS), count=st.integers(3, 7))
-    def first_attempt(self, cell: str, count: int) -> None:
+    @initialize(cell=st.sampled_from(CELLS), count=st.sampled_from((7, 6, 5, 4, 3)), again=st.booleans())
+    def first_attempt(self, cell: str, count: int, again: bool) -> None:
         self.cell, self.count, self.attempt = cell, count, 0
         self.heard: list[bytes] = [b""]
+        self.log: dict[tuple[int, int, str, ClientId], bytes] = {}
         self.next_attempt()
+        if again:  # there is something to replay from the start
+            self.teardown()
+            self.next_attempt()
 
     def next_attempt(self) -> None:
         self.attempt += 1
-        self.cohort = make(self.cell, self.count, DIMENSION, attempt=self.attempt, inputs=grid(self.cell, self.count))
+        self.cohort = make(self.cell, self.count, DIMENSION, attempt=self.attempt, inputs=self.inputs())
         self.server = self.cohort.server()
         self.requests: Messages = self.server.open()
         self.exchanges = 0
         self.touched: set[ClientId] = {STRANGER}
         self.liars: set[ClientId] = set()
+
+    def inputs(self) -> dict[ClientId, NDArray[np.float64]]:
+        """Updates of this attempt alone, so that an old one shows, which fixed point encodes exactly with any coins."""
+        coder = encoding(self.cell, DIMENSION, self.count)
+        step = coder.step if isinstance(coder, FixedPoint) else 2.0**-20
+        generator = np.random.default_rng(self.attempt)
+        steps = {name: generator.integers(-(1 << 20), 1 << 20, DIMENSION) for name in names(self.count)}
+        return {name: step * vector.astype(np.float64) for name, vector in steps.items()}
 
     @precondition(lambda self: self.requests)
     @rule(plan=plans, unasked=st.booleans(), backwards=st.booleans())
@@ -82,11 +105,17 @@ class Rounds(RuleBasedStateMachine):
         members = names(self.count)
         by_name = {members[place % self.count]: trouble for place, trouble in plan.items()}
         said = {name: self.asked(name, by_name.get(name)) for name in self.requests}
-        self.heard += [data for data in (*self.requests.values(), *said.values()) if data is not None]
+        self.remember(said)
         replies = [reply for name in said for reply in self.replied(name, by_name.get(name), said)]
         if unasked:
             replies += [(STRANGER, self.heard[-1]), (STRANGER, b"")]
         self.advance(replies[::-1] if backwards else replies)
+
+    def remember(self, said: Mapping[ClientId, bytes | None]) -> None:
+        for direction, messages in (("request", self.requests), ("reply", said)):
+            known = {name: data for name, data in messages.items() if data is not None}
+            self.heard += known.values()
+            self.log |= {(self.attempt, self.exchanges, direction, name): data for name, data in known.items()}
 
     @precondition(lambda self: not self.requests)
     @rule()
@@ -136,6 +165,7 @@ class Rounds(RuleBasedStateMachine):
             return [] if reply is None else [(name, reply)]
         match trouble.what.removeprefix("reply "):
             case "says it twice":
+                self.touched.add(name)
                 return [(name, reply), (name, reply)]
             case "refuses":
                 self.touched.add(name)
@@ -150,7 +180,8 @@ class Rounds(RuleBasedStateMachine):
 
     def on_the_way(self, trouble: Trouble, name: ClientId, others: Messages) -> bytes | None:
         data, rng = others[name], np.random.default_rng(trouble.number)
-        match trouble.what.split(" ", 1)[1]:
+        direction, what = trouble.what.split(" ", 1)
+        match what:
             case "lost":
                 return None
             case "cut":
@@ -160,6 +191,10 @@ class Rounds(RuleBasedStateMachine):
                 return data[:place] + bytes([data[place] ^ 1 << trouble.number % 8]) + data[place + 1 :]
             case "changed":
                 return mutated(rng, data, self.heard)
+            case "of the attempt before":
+                return self.log.get((self.attempt - 1, self.exchanges, direction, name), b"")
+            case "of the exchange before":
+                return self.log.get((self.attempt, self.exchanges - 1, direction, name), b"")
             case "old":
                 return self.heard[trouble.number % len(self.heard)]
             case _:
@@ -205,32 +240,24 @@ class Rounds(RuleBasedStateMachine):
             assert not any(why.startswith(("blamed", "cannot open")) for why in self.server.faults.values())
 
 
-def grid(cell: str, count: int) -> dict[ClientId, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """Updates that fixed point encodes exactly, whatever its coins."""
-    coder = encoding(cell, DIMENSION, count)
-    step = coder.step if isinstance(coder, FixedPoint) else 2.0**-20
-    generator = np.random.default_rng(count)
-    return {name: generator.integers(-(1 << 20), 1 << 20, DIMENSION) * step for name in names(count)}
-
-
 def test_whatever_goes_wrong_a_round_ends_right_or_not_at_all() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Rounds,
-        settings=settings(max_examples=120, stateful_step_count=14, suppress_health_check=[HealthCheck.too_slow]),
+        settings=settings(max_examples=100, stateful_step_count=12, suppress_health_check=[HealthCheck.too_slow]),
     )
 
 
 @pytest.mark.slow
 def test_whatever_goes_wrong_in_many_rounds_they_end_right_or_not_at_all() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Rounds,
-        settings=settings(max_examples=1500, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]),
+        settings=settings(max_examples=800, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]),
     )
 
 
 @pytest.mark.xfail(strict=True, reason="what an input was masked for (U2) is not in its signed header")
 def test_a_client_that_is_shown_fewer_sharers_by_the_wire_does_not_spoil_the_sum() -> None:
-    """The wire takes one dealer out of one client's request, marks and shares alike: the client leaves out that mask."""
+    """The wire takes one dealer out of a client's request, marks and shares alike: the client leaves out that mask."""
     cohort = make("secagg")
     members = names(5)
 
