@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks.rows import Row, table
 
-SUBJECTS = ("round",)
+SUBJECTS = ("round", "secagg", "scale")
 
 
 def measure(

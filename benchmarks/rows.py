@@ -27,6 +27,20 @@ def value_row(name: str, value: float, unit: str, quick: bool, at_most: float | 
     return Row(name, value, unit, None, None, None, at_most, None if at_most is None else value <= at_most, quick)
 
 
+def ratio_row(
+    name: str, value: float, unit: str, peer: str, peer_value: float | None, quick: bool, at_least: float | None = None
+) -> Row:
+    """The same work by us and by a peer (``peer_value`` None: it did not run), with a lower goal for the ratio or none.
+
+    A unit a second ("GB/s") is the better the more, any other the better the less.
+    """
+    ratio = None
+    if peer_value is not None:
+        ratio = value / peer_value if unit.endswith("/s") else peer_value / value
+    met = None if at_least is None else ratio is not None and ratio >= at_least
+    return Row(name, value, unit, peer, peer_value, ratio, at_least, met, quick)
+
+
 def table(title: str, rows: list[Row]) -> Table:
     """Work, ours, peer, ratio, goal."""
     drawn = Table(title=title, title_justify="left")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from securefl.client import Client as Client
     from securefl.data import Dataset as Dataset
     from securefl.plan import LocalOptimizer as LocalOptimizer
+    from securefl.policy import Policy as Policy
     from securefl.privacy.ledger import Ledger as Ledger
     from securefl.privacy.mechanism import DPSGD as DPSGD
     from securefl.privacy.mechanism import SGD as SGD
@@ -27,6 +28,7 @@ _HOME = {
     "Client": "securefl.client",
     "Dataset": "securefl.data",
     "LocalOptimizer": "securefl.plan",
+    "Policy": "securefl.policy",
     "Ledger": "securefl.privacy.ledger",
     "DPSGD": "securefl.privacy.mechanism",
     "SGD": "securefl.privacy.mechanism",

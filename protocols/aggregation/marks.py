@@ -16,7 +16,7 @@ from protocols.errors import MalformedMessage
 def mark(members: Sequence[ClientId], chosen: Collection[ClientId]) -> bytes:
     """One bit a member, lowest first; set for those who are ``chosen``."""
     wanted = frozenset(chosen)
-    return np.packbits([name in wanted for name in members], bitorder="little").tobytes()
+    return np.packbits(np.array([name in wanted for name in members], np.bool_), bitorder="little").tobytes()
 
 
 def marked(members: Sequence[ClientId], marks: bytes) -> tuple[ClientId, ...]:

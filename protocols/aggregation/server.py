@@ -24,7 +24,8 @@ from protocols.wire import encode
 class Aggregate:
     """What a round gave. ``dropped`` maps a client to where it fell silent, ``faults`` to what was wrong with it.
 
-    A fault that starts with "refused: " is the client's own word, one that starts with "blamed: " ended an attempt.
+    A fault that starts with "refused: " is the client's own word, one that starts with "blamed: " is what others
+    can prove of it.
     """
 
     sum: Sum
@@ -45,7 +46,7 @@ class AggregationServer:
         announcements: Mapping[ClientId, bytes],
         work: Work = Work(),  # noqa: B008
     ) -> None:
-        self._announcements = announcements
+        self._announcements = dict(announcements)
         self._stage: Stage = Keys(terms, frozenset(announcements), work)
         self._sum: Sum | None = None
         self.dropped: dict[ClientId, str] = {}

@@ -21,7 +21,7 @@ from protocols.aggregation.stage import CohortKeys, Dealing, Stage
 from protocols.aggregation.summing import Inputs
 from protocols.aggregation.verify import read
 from protocols.base import ClientId, Messages, Requests
-from protocols.errors import Inconsistent, MalformedMessage
+from protocols.errors import ConfigurationError, Inconsistent, MalformedMessage
 from protocols.masking import Work
 from protocols.merkle import tree_of
 from protocols.primitives import KEY_BYTES, AgreementKey
@@ -73,7 +73,10 @@ class Keys:
         listed = {name: self._replies[name].signed for name in names}
         entries = b"".join(key_list_entry(signed) for signed in listed.values()) if self.terms.masked else b""
         keys = key_list_digest(names, entries) if self.terms.masked else b""
-        graph = self.terms.rules.graph(names, keys)
+        try:
+            graph = self.terms.rules.graph(names, keys)
+        except ConfigurationError as error:  # what the rules allow of the whole roster, they need not of those who came
+            raise Inconsistent(f"{len(names)} clients are no cohort that the rules allow: {error}") from error
         cohort = CohortKeys(self.terms, self._members, graph, keys, self._work)
         if not self.terms.masked:
             return Inputs(cohort, {}), dict.fromkeys(names, encode(InputRequest(b"", ())))

@@ -55,6 +55,8 @@ class Inputs:
         return frozenset(self._inputs)
 
     def fold(self, sender: ClientId, reply: Envelope) -> None:
+        if any(sender in complainers for complainers in self._complaints.values()):
+            raise Inconsistent(f"{sender} complained in place of an input")
         if reply.signed.says(Step.COMPLAINT):
             raise self._complaint(sender, reply)
         seed, parts = self.cohort.open(self.step, sender, reply).seed, reply.parts

@@ -15,13 +15,13 @@ from protocols.aggregation.sharing import Shares
 from protocols.aggregation.summing import Inputs
 from protocols.base import Messages, Replies
 from protocols.wire import kind
-from securefl import DPSGD, Ledger
+from securefl import DPSGD, Ledger, SecAgg
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed
 from securefl.privacy.mechanism import Budget
 from securefl.round import enrol, federate
 from securefl.transcript import Crossing, Transcript
-from tests.securefl.federation import CELLS, NAMES, client, clients, direct, enrolled, final_model, server
+from tests.securefl.federation import CELLS, NAMES, client, clients, direct, enrolled, final_model, records, server
 
 PRIVATE = DPSGD(noise_multiplier=4.0, sampling_rate=0.5, steps=3)
 
@@ -312,3 +312,20 @@ def test_who_dealt_shares_of_no_secret_is_named_and_left_out_of_the_next_attempt
     owners[3].handle = dealing_badly  # type: ignore[method-assign]
     (record,) = federate(server(), owners, 1)
     assert (record.attempt, record.contributors) == (2, ("ada", "bob", "cyd", "eve"))
+
+
+@pytest.mark.slow
+def test_more_than_a_hundred_clients_reach_the_model_that_they_reach_in_the_clear() -> None:
+    many = [f"site-{i:03d}" for i in range(110)]
+    gone = [Silence(name, 2, 1) for name in many[:5]]
+    models = {}
+    for cell in ("plain", "secagg", "ckks"):
+        owners = [client(name, data=records(number, 8)) for number, name in enumerate(many)]
+        coordinator = server(cell)
+        (record,) = federate(coordinator, owners, 1, faults=gone)
+        assert record.contributors == tuple(many[5:])
+        assert record.recovered == (() if cell == "plain" else tuple(many[:5]))
+        models[cell] = final_model(coordinator, owners)
+    assert SecAgg().rules(110).degree_for(110) < 50
+    for cell in ("secagg", "ckks"):
+        assert np.abs(models[cell] - models["plain"]).max() < 1e-4
