@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import msgspec
 import pytest
@@ -13,7 +13,7 @@ from protocols.aggregation.client import AggregationClient
 from protocols.aggregation.messages import Complaint, Dealt, Envelope, Header, SharePair, envelope
 from protocols.aggregation.session import Step
 from protocols.aggregation.states import Cohort as Accepted
-from protocols.base import ClientId
+from protocols.base import ClientId, Messages
 from protocols.degree import Sparse
 from protocols.errors import RoundAborted, SessionSpent
 from protocols.graph import CohortRules, two_thirds
@@ -275,3 +275,22 @@ class DealingBadlyToEleven(AggregationClient):
         return msgspec.msgpack.encode(
             msgspec.structs.replace(msgspec.msgpack.decode(dealt, type=Dealt), sealed=bytes(99))
         )
+
+
+def test_who_complains_contributes_nothing_even_if_an_input_comes_too() -> None:
+    """Over a wire that delivers both; with more liars than are tolerated, so that blame and a sum could both be had."""
+    cohort = make("secagg", COUNT)
+    liars = [f"c{i}" for i in range(COUNT - T + 1)]
+    lies = saying(COUNT, {liar: complaint("c3") for liar in liars})
+
+    class Twice(Wire):
+        def __call__(self, requests: Messages) -> Iterator[tuple[ClientId, bytes]]:
+            for name, data in super().__call__(requests):
+                yield name, data
+                sent = [reply for (_, sender), reply in self.replies.items() if sender == name][-1]
+                if sent != data:
+                    yield name, sent
+
+    with pytest.raises(RoundAborted) as aborted:
+        cohort.run(Twice(cohort.clients, on_reply=lies))
+    assert set(liars) <= set(aborted.value.dropped)

@@ -374,3 +374,18 @@ def test_a_client_with_another_key_list_than_its_neighbours_takes_none_of_their_
     for dealt in (given.dealt, relabelled):
         with pytest.raises(ProtocolError):
             copy.copy(victim).handle(encode(InputRequest(given.shared, dealt)))
+
+
+@pytest.mark.parametrize(
+    ("roster", "rules", "silent"),
+    [
+        (130, CohortRules(40, None, 13, Sparse(0.1, 0.1, 20, 10)), 10),  # 13 of 130 may be corrupt, of 120 only 12
+        (120, CohortRules(49, None, 0, Sparse(0.1, 0.1, 20, 10)), 2),  # 118 on a ring promise sums of 42
+    ],
+)
+def test_a_cohort_that_the_rules_do_not_allow_though_they_allow_the_roster_aborts_the_attempt(
+    roster: int, rules: CohortRules, silent: int
+) -> None:
+    cohort = make("secagg", roster, 1, rules=rules)
+    with pytest.raises(RoundAborted, match="no cohort that the rules allow"):
+        cohort.run(Wire(cohort.clients, dict.fromkeys(names(roster)[:silent], 0)))

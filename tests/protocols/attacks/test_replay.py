@@ -183,3 +183,52 @@ def test_an_input_that_comes_twice_counts_once() -> None:
     aggregate = cohort.run(Echoes(cohort.clients))
     assert aggregate.contributors == names(5) and cohort.is_right(aggregate)
     assert "not asked for" in aggregate.faults[VICTIM]
+
+
+# ---- messages of another exchange
+
+
+class WitnessesSix(AggregationClient):
+    """Has a ledger head of 17 bytes, so that its keys' message is as long as a vector of six."""
+
+    def __init__(
+        self, name: ClientId, own: Identity, terms: Terms, encoding: Encoding, contribution: Contribution
+    ) -> None:
+        super().__init__(name, own, terms, encoding, replace(contribution, witness=bytes(17)))
+
+
+class TakesAnyExchange(AggregationServer):
+    def advance(self, replies: Replies) -> Messages:
+        requests = super().advance(replies)
+        if type(self._stage) is Inputs:
+            self._stage = AnyMessage(self._stage.cohort, self._stage._dealt)
+        return requests
+
+
+class AnyMessage(Inputs):
+    """Does not look at what a message was signed for."""
+
+    def fold(self, sender: ClientId, reply: Envelope) -> None:
+        self.step = Step(reply.signed.authenticate(self.cohort.terms.roster).step)  # type: ignore[misc]
+        super().fold(sender, reply)
+
+
+def repeat_its_first_message(cohort: Cohort) -> Wire:
+    """A wire that delivers what the victim said in exchange 0 as its input."""
+    wire = Wire(cohort.clients)
+    wire.on_reply = lambda step, name, data: wire.replies[Step.KEYS, name] if name == VICTIM else data
+    return wire
+
+
+@pytest.mark.attack("a message of another exchange")
+def test_what_was_signed_for_one_exchange_counts_in_no_other() -> None:
+    cohorts = [make("plain", inputs=grid_updates(5), types={VICTIM: WitnessesSix}) for _ in range(2)]
+    wires = [repeat_its_first_message(cohort) for cohort in cohorts]
+    spoiled = drive(TakesAnyExchange(cohorts[0].terms, dict.fromkeys(names(5), b"")), wires[0])
+    assert spoiled.contributors == names(5)
+    ring, said = cohorts[0].terms.layout.ring, decode(wires[0].replies[Step.KEYS, VICTIM], Envelope).parts[0]
+    passed_off = cohorts[0].encoding.decode(ring.unpack(said, 6), ())
+    assert np.array_equal(cohorts[0].decoded(spoiled), cohorts[0].truth(OTHERS) + passed_off)
+    aggregate = cohorts[1].run(wires[1])
+    assert aggregate.contributors == OTHERS and cohorts[1].is_right(aggregate)
+    assert aggregate.faults[VICTIM] == "c1 sent a message of exchange 0 in exchange 2"

@@ -106,14 +106,14 @@ def steps(terms: Terms) -> tuple[Step, ...]:
 
 
 @cache
-def recorded(cell: str) -> Recorded:
+def recorded(cell: str, attempt: int = 1) -> Recorded:
     """A whole round of five."""
     coder: Encoding = Residues() if cell == "residues" else FixedPoint(DIMENSION, 4.0, COUNT)
-    context = Context("run", 1, 1, b"plan", roster(COUNT).digest, b"model")
+    context = Context("run", 1, attempt, b"plan", roster(COUNT).digest, b"model")
     terms = Terms(context, roster(COUNT), CohortRules(), coder.layout, cell != "plain")
     clients = {
         name: AggregationClient(
-            name, identity(name), terms, coder, Contribution(lambda: np.ones(DIMENSION)), random(seed)
+            name, identity(name), terms, coder, Contribution(lambda: np.ones(DIMENSION)), random(10 * attempt + seed)
         )
         for seed, name in enumerate(names(COUNT))
     }

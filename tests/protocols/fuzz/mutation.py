@@ -26,9 +26,12 @@ _TEXTS = ("", "c0", "c1", "c9", "\0", "é" * 9, "x" * 300)
 
 
 def mutated(rng: Rng, message: bytes, others: Sequence[bytes]) -> bytes:
-    """The message, changed once or a few times, or bytes that have nothing to do with it."""
-    if rng.random() < 0.05:
+    """The message, changed once or a few times; now and then as it is, or bytes that have nothing to do with it."""
+    kind = rng.random()
+    if kind < 0.05:
         return rng.bytes(int(rng.integers(0, 200)))
+    if kind < 0.1:
+        return message
     for _ in range(int(rng.integers(1, 4))):
         message = field_changed(rng, message) if rng.random() < 0.5 else raw(rng, message, others)
     return message

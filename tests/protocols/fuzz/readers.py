@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,7 +14,15 @@ from protocols import shamir
 from protocols.aggregation.apply import verified_sum
 from protocols.aggregation.collect import collect
 from protocols.aggregation.marks import mark, marked
-from protocols.aggregation.messages import ApplyRequest, Envelope, Extract, InputRequest, Signed
+from protocols.aggregation.messages import (
+    ApplyRequest,
+    Envelope,
+    Extract,
+    InputRequest,
+    SharesRequest,
+    Signed,
+    UnmaskRequest,
+)
 from protocols.aggregation.session import Step, Terms
 from protocols.aggregation.verify import read
 from protocols.base import ClientId
@@ -25,7 +33,7 @@ from protocols.encoding.rlwe import DEGREE, PRIME
 from protocols.errors import ProtocolError, SessionSpent
 from protocols.merkle import climb
 from protocols.ring import Ring
-from protocols.wire import decode, encode
+from protocols.wire import Message, decode, encode
 from securefl.announcement import Announcement, KeyReceived
 from tests.protocols.cohort import identity, names, roster
 from tests.protocols.fuzz.corpus import (
@@ -48,6 +56,9 @@ from tests.protocols.fuzz.corpus import (
 # What a server makes of a reply that it does not accept: it raises nothing, so that the others' replies count.
 FAULT = "fault of its sender"
 
+# What was said in a round, one way.
+Said = Mapping[tuple[Step, ClientId], bytes]
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -61,7 +72,7 @@ class Reader:
 def readers() -> tuple[Reader, ...]:
     """Everything in the project that takes bytes from another party."""
     decoders = [
-        Reader(message.__name__, seeds, lambda data, m=message: decode(data, m))  # type: ignore[misc]
+        Reader(message.__name__, seeds, lambda data, m=message: _decoded(data, m))  # type: ignore[misc]
         for message, seeds in messages().items()
     ]
     whole = [
@@ -71,13 +82,19 @@ def readers() -> tuple[Reader, ...]:
     return (*decoders, *whole, *_parts(), *_signatures(), *_deliveries(), *_applications(), *_clients(), *_servers())
 
 
+def _decoded(data: bytes, expected: type[Message]) -> Message:
+    message = decode(data, expected)
+    assert data.startswith(b"SF\x01" + bytes([expected.KIND]))
+    return message
+
+
 def _parts() -> list[Reader]:
     vectors = {
         ring: tuple(ring.pack(ring.zeros(DIMENSION) + np.array(k, ring.dtype)) for k in (0, 1, ring.modulus - 1))
         for ring in (Ring(1 << 16), Ring(1 << 24), Ring(1 << 32), Ring(PRIME))
     }
     rings = [
-        Reader(f"ring {ring.modulus}", seeds, lambda data, r=ring: _same(data, r.pack(r.unpack(data, DIMENSION))))  # type: ignore[misc]
+        Reader(f"ring {ring.modulus}", seeds, lambda data, r=ring: _same(data, _reduced(r, data)))  # type: ignore[misc]
         for ring, seeds in vectors.items()
     ]
     shares = tuple(shamir.split(bytes(32), 4, range(1, 6), random(300)).values())
@@ -88,7 +105,7 @@ def _parts() -> list[Reader]:
         *rings,
         Reader("marks", (b"\x1f", b"\x03"), lambda data: _same(data, mark(few, marked(few, data)))),
         Reader("marks of 1001", (b"\xff" * 125 + b"\x01",), lambda data: _same(data, mark(many, marked(many, data)))),
-        Reader("share", shares, lambda data: _same(data, shamir.element(data).to_bytes(33, "big"))),
+        Reader("share", shares, lambda data: _same(data, (shamir.element(data) % shamir.PRIME).to_bytes(33, "big"))),
         Reader("shares", (b"".join(shares[:4]),), lambda data: shamir.join(_quarters(data), lagrange)),
         Reader("key package", (package,), lambda data: _same(data, CKKSKey.from_bytes(data).to_bytes())),
     ]
@@ -98,6 +115,12 @@ def _same(data: bytes, again: bytes) -> bytes:
     """What is taken has one encoding; else one thing could be said, signed and hashed in two ways."""
     assert data == again
     return data
+
+
+def _reduced(ring: Ring, data: bytes) -> bytes:
+    vector = ring.unpack(data, DIMENSION).copy()
+    ring.reduce(vector)
+    return ring.pack(vector)
 
 
 def _quarters(data: bytes) -> dict[int, bytes]:
@@ -175,7 +198,7 @@ def _clients() -> list[Reader]:
     return [
         Reader(
             f"client, {cell}, exchange {step:d}",
-            tuple(recorded(cell).wire.requests[step, name] for name in (VICTIM, VICTIM, VICTIM, "c0", "c2")),
+            _with_replays(recorded(cell).wire.requests, recorded(cell, attempt=2).wire.requests, step),
             lambda data, cell=cell, step=step: _handled(recorded(cell), step, data),  # type: ignore[misc]
         )
         for cell in CELLS
@@ -183,15 +206,45 @@ def _clients() -> list[Reader]:
     ]
 
 
+def _with_replays(own: Said, other: Said, step: Step) -> tuple[bytes, ...]:
+    """A message of the victim's, mostly; its others, its neighbours', and what it was in another session."""
+    its = tuple(data for (_, name), data in own.items() if name == VICTIM)
+    return (*(own[step, VICTIM],) * 9, *its, own[step, "c0"], own[step, "c2"], other[step, VICTIM])
+
+
 def _handled(round: Recorded, step: Step, data: bytes) -> bytes:
     """The reply of a client that has come to this exchange. After an error it must be spent."""
     client = copy.copy(round.wire.before[step, VICTIM])
     try:
-        return client.handle(data)
+        reply = client.handle(data)
+        assert _as_good(step, data, round)
+        return reply
     except ProtocolError:
         with pytest.raises(SessionSpent):
             client.handle(round.wire.requests[step, VICTIM])
         raise
+
+
+def _as_good(step: Step, data: bytes, round: Recorded) -> bool:
+    """Whether a changed request that was answered asks for no more than the real one did.
+
+    A smaller survivor set may be signed, and which t of the signatures over it are shown does not matter.
+    """
+    real = round.wire.requests[step, VICTIM]
+    match step:
+        case Step.SHARES:
+            return decode(data, SharesRequest) == decode(real, SharesRequest)
+        case Step.INPUT:
+            given, asked = decode(data, InputRequest), decode(real, InputRequest)
+            return (given.shared, [e.part for e in given.dealt]) == (asked.shared, [e.part for e in asked.dealt])
+        case Step.UNMASK:
+            all_consents = {
+                decode(round.wire.replies[Step.CONSISTENCY, name], Envelope).signed for name in names(COUNT)
+            }
+            shown = decode(data, UnmaskRequest).consents
+            return set(shown) <= all_consents and len(set(shown)) >= round.terms.rules.threshold_for(COUNT)
+        case _:
+            return True
 
 
 class _Listening:
@@ -217,7 +270,7 @@ def _servers() -> list[Reader]:
     return [
         Reader(
             f"server, {cell}, exchange {step:d}",
-            tuple(recorded(cell).wire.replies[step, name] for name in (VICTIM, VICTIM, VICTIM, "c0", "c2")),
+            _with_replays(recorded(cell).wire.replies, recorded(cell, attempt=2).wire.replies, step),
             _Listening(recorded(cell), step),
         )
         for cell in CELLS

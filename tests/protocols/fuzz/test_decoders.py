@@ -9,11 +9,14 @@ import os
 import zlib
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
 
+from protocols.aggregation.messages import Envelope, Header
 from protocols.aggregation.session import Step
 from protocols.errors import ProtocolError, RoundAborted
+from protocols.wire import decode
 from tests.protocols.cohort import identity, names
 from tests.protocols.fuzz.corpus import CELLS, COUNT, VICTIM, messages, recorded, steps
 from tests.protocols.fuzz.mutation import mutated, resigned
@@ -59,7 +62,7 @@ def play_dishonest(cell: str, step: Step, rng: np.random.Generator) -> bool:
     server, lie = round.server_at(step), resigned(rng, honest, identity(VICTIM))
     replies = {name: round.wire.replies[step, name] for name in names(COUNT)}
     try:
-        server.advance((replies | {VICTIM: lie}).items())
+        dict(server.advance((replies | {VICTIM: lie}).items()))  # requests are made when they are read
     except RoundAborted as aborted:
         assert set(aborted.faults) == {VICTIM}
         return False
@@ -67,7 +70,14 @@ def play_dishonest(cell: str, step: Step, rng: np.random.Generator) -> bool:
         error.add_note(f"{cell}, exchange {step:d}: {lie.hex()}")
         raise
     assert set(server.faults) <= {VICTIM} and set(server.dropped) <= {VICTIM}
+    assert server.faults or speaks_for(lie, step) == speaks_for(honest, step)
     return True
+
+
+def speaks_for(reply: bytes, step: Step) -> tuple[bytes, int, bytes]:
+    """The session, exchange and, once there is one, key list that a reply says it belongs to."""
+    header = msgspec.msgpack.decode(decode(reply, Envelope).signed.header, type=Header)
+    return header.session, header.step, header.keys if step > Step.KEYS else b""
 
 
 CASES = [(cell, step) for cell in CELLS for step in steps(recorded(cell).terms)]
