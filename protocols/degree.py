@@ -16,10 +16,11 @@ from collections.abc import Callable
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
+from itertools import islice
 from math import ceil, floor, inf, lgamma, log, log2
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from protocols.errors import ConfigurationError
 
@@ -57,6 +58,9 @@ class Sparse(Struct, frozen=True):
         if not (1 <= self.sigma < inf and 1 <= self.eta < inf):
             raise ConfigurationError(f"sigma={self.sigma} and eta={self.eta} are bits: at least 1 each")
 
+        for name in ("corrupt", "dropout"):  # equal assumptions, equal bytes: a session id covers them
+            force_setattr(self, name, float(getattr(self, name)))
+
     def corrupted(self, clients: int) -> int:
         """The most clients that may work with the server."""
         return ceil(_decimal(self.corrupt) * clients)
@@ -74,7 +78,12 @@ class Parameters(Struct, frozen=True):
 
 
 @lru_cache(maxsize=64)
-def parameters(clients: int, assumptions: Sparse, server: Server = Server.SEMI_MALICIOUS) -> Parameters:
+def parameters(
+    clients: int,
+    assumptions: Sparse,
+    server: Server = Server.SEMI_MALICIOUS,
+    colluders: int | None = None,
+) -> Parameters:
     """The smallest even degree below clients - 1 that is safe, and the smallest threshold that is safe with it.
 
     With c corrupt among the k neighbours of a client and C, D the corrupt and dropped of all n, guaranteed are
@@ -83,15 +92,20 @@ def parameters(clients: int, assumptions: Sparse, server: Server = Server.SEMI_M
        share each and c corrupt ones both, so that both secrets need 2t <= k + c), except with 2**-(sigma+1);
     2. the honest survivors are connected, so that only their sum is free of masks, except with 2**-(sigma+1);
     3. every client keeps at least t surviving neighbours, except with 2**-eta;
-    4. at least two honest clients survive, n - C - D >= 2: the sum of one would be its input.
+    4. at least two honest clients survive, n - C - D >= 2: the sum of one would be its input;
+    5. if ``colluders`` (n_C) is given: 3t >= 2k + 2 n_C + 2 and t >= k/2 + n_C + 2. Then there is one sum, whatever an
+       active server does, whoever those clients are and however the ring is ordered (docs/secagg.md, theorem 3).
 
     Assumption: at most C corrupt and D dropped, chosen independently of the ring's order. For (2) this binds an active
     server too: one that calls honest clients dropped after it has seen the graph may split the survivors into several
-    sums. (1) holds against it all the same. Raises ``ConfigurationError`` with the nearest fractions that are feasible.
+    sums, unless (5) holds. (1) holds against it all the same.
+
+    Raises ``ConfigurationError`` with the nearest values that are feasible.
     """
-    found = _smallest(clients, assumptions, server)
+    wanted = _Wanted(clients, server, colluders)
+    found = _smallest(wanted, assumptions)
     if found is None:
-        raise ConfigurationError(_infeasible(clients, assumptions, server))
+        raise ConfigurationError(_infeasible(wanted, assumptions))
     return found
 
 
@@ -125,7 +139,16 @@ def log2_tail(population: int, marked: int, drawn: int, least: int) -> float:
     return min(0.0, first - _log2_choose(population, drawn) + log2(ratio_sum) + _slack(population))
 
 
-def _smallest(clients: int, assumptions: Sparse, server: Server) -> Parameters | None:
+class _Wanted(Struct, frozen=True):
+    """What the parameters are for, beside the assumptions."""
+
+    clients: int
+    server: Server
+    colluders: int | None
+
+
+def _smallest(wanted: _Wanted, assumptions: Sparse) -> Parameters | None:
+    clients = wanted.clients
     removed = assumptions.corrupted(clients) + assumptions.dropped(clients)
     # Conditions 1 and 3 imply 4; asked first, it also keeps the probabilities below defined (rounding up: r <= n + 1).
     if clients - removed < 2:
@@ -134,7 +157,7 @@ def _smallest(clients: int, assumptions: Sparse, server: Server) -> Parameters |
     secure = -(assumptions.sigma + 1)
     index = bisect_left(degrees, True, key=lambda k: log2_disconnected(clients, removed, k) <= secure)
     while index < len(degrees):
-        low, high = _thresholds(clients, degrees[index], assumptions, server)
+        low, high = _thresholds(wanted, degrees[index], assumptions)
         if low <= high:
             # The lowest threshold: the fewest shares to collect and the most dropouts tolerated.
             return Parameters(degrees[index], low)
@@ -143,14 +166,17 @@ def _smallest(clients: int, assumptions: Sparse, server: Server) -> Parameters |
     return None
 
 
-def _thresholds(clients: int, degree: int, assumptions: Sparse, server: Server) -> tuple[int, int]:
-    """The lowest threshold that meets condition 1 and the highest that meets condition 3, for all clients at once."""
+def _thresholds(wanted: _Wanted, degree: int, assumptions: Sparse) -> tuple[int, int]:
+    """The lowest threshold that meets conditions 1 and 5, and the highest that meets condition 3, for all clients."""
+    clients = wanted.clients
     union = log2(clients)
     # The k places around a place on the ring hold a uniformly random k of all n clients, so that the union over the
     # places needs no case for who stands in the middle: the same event for any client is part of it.
     corrupt = _quantile(clients, assumptions.corrupted(clients), degree, -(assumptions.sigma + 1) - union)
     dropped = _quantile(clients, assumptions.dropped(clients), degree, -assumptions.eta - union)
-    low = corrupt if server is Server.SEMI_HONEST else (corrupt + degree + 1) // 2
+    low = corrupt if wanted.server is Server.SEMI_HONEST else (corrupt + degree + 1) // 2
+    if wanted.colluders is not None:
+        low = max(low, (2 * degree + 2 * wanted.colluders + 4) // 3, degree // 2 + wanted.colluders + 2)
     # A threshold of one would make every share a secret.
     return max(low, 2), degree - dropped + 1
 
@@ -183,26 +209,31 @@ def _slack(population: int) -> float:
     return 1e-9 + 1e-12 * lgamma(population + 1)
 
 
-def _infeasible(clients: int, assumptions: Sparse, server: Server) -> str:
+def _infeasible(wanted: _Wanted, assumptions: Sparse) -> str:
     """What to change. All of corrupt = dropout = 0 is feasible, so that there is always an answer."""
+    clients, server = wanted.clients, wanted.server
     if clients < FEWEST:
         return f"{clients} clients are too few for a sparse graph: it takes {FEWEST}; use the complete graph"
 
     def largest(fraction: float, changed: Callable[[float], Sparse]) -> float | None:
         percent = range(floor(_decimal(fraction) * 100), -1, -1)
-        index = bisect_left(percent, True, key=lambda p: _smallest(clients, changed(p / 100), server) is not None)
+        index = bisect_left(percent, True, key=lambda p: _smallest(wanted, changed(p / 100)) is not None)
         return percent[index] / 100 if index < len(percent) else None
 
     dropout = largest(assumptions.dropout, lambda f: replace(assumptions, dropout=f))
     corrupt = largest(assumptions.corrupt, lambda f: replace(assumptions, corrupt=f))
     ways = [f"{name}={f}" for name, f in (("dropout", dropout), ("corrupt", corrupt)) if f is not None]
+    if wanted.colluders:
+        fewer = (c for c in range(wanted.colluders - 1, -1, -1) if _smallest(replace(wanted, colluders=c), assumptions))
+        ways += [f"colluders={c}" for c in islice(fewer, 1)]
     if not ways:
         both = min(assumptions.corrupt, assumptions.dropout)
         least = largest(both, lambda f: replace(assumptions, corrupt=f, dropout=f))
         ways = [f"corrupt={least} with dropout={least}"]
+    deviating = f", colluders={wanted.colluders}" if wanted.colluders else ""
     return (
         f"no sparse graph of {clients} clients is safe ({server.value} server) with corrupt={assumptions.corrupt}, "
-        f"dropout={assumptions.dropout}, sigma={assumptions.sigma}, eta={assumptions.eta}; "
+        f"dropout={assumptions.dropout}, sigma={assumptions.sigma}, eta={assumptions.eta}{deviating}; "
         f"the largest that is, all else equal: {' or '.join(ways)}"
     )
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from protocols.base import ClientId
-from protocols.degree import Sparse, parameters
+from protocols.degree import Parameters, Sparse, parameters
 from protocols.errors import ConfigurationError
 from protocols.primitives import digest
 
@@ -52,7 +52,7 @@ class CohortRules(Struct, frozen=True):
     def degree_for(self, cohort: int) -> int:
         """How many neighbours each client has."""
         assumed = self._assumed(cohort)
-        return cohort - 1 if assumed is None else parameters(cohort, assumed).degree
+        return cohort - 1 if assumed is None else self._sized(cohort, assumed).degree
 
     def least(self, cohort: int) -> int:
         """The fewest of a cohort whose sum may be formed: never below the minimum.
@@ -75,20 +75,6 @@ class CohortRules(Struct, frozen=True):
         """
         return max(self.quorum(cohort), roster // 2 + 1)
 
-    def smallest(self, cohort: int) -> int:
-        """The fewest of a cohort, colluders included, that a deviating server can get one sum of, whatever it does.
-
-        Each of them was shown t signatures over the same survivor set. On the complete graph they count that set. On a
-        ring, of the k/2 clients after any of them at least t - k/2 are of them too, and so on from the last of those
-        around the ring, in steps of at most k/2.
-        """
-        assumed = self._assumed(cohort)
-        if assumed is None:
-            return self.least(cohort)
-        found = parameters(cohort, assumed)
-        reach = found.degree // 2
-        return (found.threshold - reach) * (cohort // reach)
-
     def threshold_for(self, cohort: int) -> int:
         """How many shares open a secret, checked against an active server.
 
@@ -98,11 +84,14 @@ class CohortRules(Struct, frozen=True):
         if cohort < self.minimum:
             raise ConfigurationError(f"a cohort of {cohort} is below the minimum of {self.minimum}")
         assumed = self._assumed(cohort)
-        return self._of_everybody(cohort) if assumed is None else self._of_neighbours(cohort, assumed)
+        return self._of_everybody(cohort) if assumed is None else self._sized(cohort, assumed).threshold
 
     def _assumed(self, cohort: int) -> Sparse | None:
         """What the sparse graph of such a cohort assumes; None where its graph is complete."""
         return self.sparse if self.threshold is None and cohort > LARGEST_COMPLETE else None
+
+    def _sized(self, cohort: int, assumed: Sparse) -> Parameters:
+        return parameters(cohort, assumed, colluders=self.colluders)
 
     def _of_everybody(self, cohort: int) -> int:
         t = two_thirds(cohort) if self.threshold is None else self.threshold
@@ -114,19 +103,6 @@ class CohortRules(Struct, frozen=True):
                 f"threshold {t} is too low for {cohort} clients: it must be between {low} and {cohort}"
             )
         return t
-
-    def _of_neighbours(self, cohort: int, assumed: Sparse) -> int:
-        if self.colluders > assumed.corrupted(cohort):
-            raise ConfigurationError(
-                f"{self.colluders} colluders among {cohort} clients are more than the sparse graph is made for: "
-                f"assume a corrupt fraction of {self.colluders / cohort:.3f}, or keep the graph complete"
-            )
-        if (smallest := self.smallest(cohort)) < self.minimum:
-            raise ConfigurationError(
-                f"on the sparse graph of {cohort} clients a deviating server could get the sum of {smallest}, and the "
-                f"minimum is {self.minimum}: lower the minimum to {smallest}, or keep the graph complete"
-            )
-        return parameters(cohort, assumed).threshold
 
     def graph(self, members: tuple[ClientId, ...], keys: bytes) -> Graph:
         """The graph among ``members`` (sorted) of the key list with digest ``keys``.

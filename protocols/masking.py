@@ -85,7 +85,8 @@ def _mask_span(ring: Ring, masks: tuple[Mask, ...], engine: Engine, span: Span) 
     zeros = memoryview(bytes(min(BLOCK_BYTES, span.part.nbytes)))
     scratch = np.empty(len(zeros) // ring.dtype.itemsize, ring.dtype)
     if ring.wraps:
-        _add_words(span.part, scratch, zeros, [(Keystream(m.key, _counter(span.chunk), engine), m.sign) for m in masks])
+        words = [(Keystream(mask.key, _counter(span.chunk), engine), mask.sign) for mask in masks]
+        _add_words(ring, span.part, scratch, zeros, words)
     else:
         streams = [(_Residues(ring, mask.key, span.chunk, engine), mask.sign) for mask in masks]
         _add_residues(ring, span.part, scratch, zeros, streams)
@@ -93,7 +94,7 @@ def _mask_span(ring: Ring, masks: tuple[Mask, ...], engine: Engine, span: Span) 
 
 
 def _add_words(
-    part: RingVector, scratch: RingVector, zeros: memoryview, streams: Sequence[tuple[Keystream, int]]
+    ring: Ring, part: RingVector, scratch: RingVector, zeros: memoryview, streams: Sequence[tuple[Keystream, int]]
 ) -> None:
     """The hot loop: one keystream read and one addition for each mask, on a block that stays in the cache."""
     steps = [(stream.read_into, np.add if sign > 0 else np.subtract) for stream, sign in streams]
@@ -104,6 +105,7 @@ def _add_words(
         for read_into, accumulate in steps:
             read_into(source, target)
             accumulate(block, words, out=block)
+        ring.reduce(block)
 
 
 def _add_residues(

@@ -11,7 +11,7 @@ from protocols.encoding import Encoding, Layout
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.encoding.rlwe import CKKSParameters
 from protocols.errors import ConfigurationError
-from protocols.graph import LARGEST_COMPLETE, CohortRules, two_thirds
+from protocols.graph import CohortRules, two_thirds
 from securefl.errors import BadInput
 from securefl.plan import Plan
 from securefl.plan import Protection as Kind
@@ -20,7 +20,7 @@ from securefl.plan import Protection as Kind
 class Protection(Struct, frozen=True, kw_only=True):
     """How updates travel. ``bound``: largest absolute coordinate of an update, the rest is cut off at the client.
 
-    ``minimum``: fewest clients whose sum may be formed; None: floor(2n/3) + 1, and on a sparse graph at most a quarter.
+    ``minimum``: fewest clients whose sum may be formed; None: floor(2n/3) + 1.
     ``threshold``: shares that undo a dropout; None: floor(2n/3) + 1 of those who began. ``colluders`` (n_C): clients
     that may work with the server; needs minimum > 3 n_C, 2 threshold > n + n_C and threshold - n_C >= 2. ``bits``: 16,
     24 or 32 for each number of an update in fixed point, on the wire too; fewer bits, coarser steps. ``corrupt`` and
@@ -53,13 +53,7 @@ class Protection(Struct, frozen=True, kw_only=True):
 
     def minimum_of(self, clients: int) -> int:
         """The minimum, or its default for so many: what is left of them must open any secret."""
-        if self.minimum:
-            return self.minimum
-        if self.threshold is None and self.masked and clients > LARGEST_COMPLETE:
-            # What the sparse graph can promise, and less: it promises less to a cohort in which some are missing.
-            promised = CohortRules(sparse=Sparse(self.corrupt, self.dropout)).smallest(clients)
-            return max(3, min(clients // 4, 3 * promised // 4))
-        return max(3, self.threshold or two_thirds(clients))
+        return self.minimum or max(3, self.threshold or two_thirds(clients))
 
     def rules(self, clients: int) -> CohortRules:
         """What each of so many clients demands of a cohort. Raises ``ConfigurationError`` for what is unsafe."""

@@ -46,7 +46,7 @@ def check_graph(job: Job) -> None:
     if not sparse:
         return
     try:
-        parameters(count, Sparse(job.shield.corrupt, job.shield.dropout))
+        parameters(count, Sparse(job.shield.corrupt, job.shield.dropout), colluders=section.colluders)
     except ConfigurationError as error:
         raise BadJob("protection.dropout", str(error), remedy("protection.dropout")) from error
 
@@ -57,8 +57,7 @@ def check_rules(shield: Protection, clients: int) -> None:
         _rules(shield, clients)
     except ConfigurationError as error:
         fewer, more = range(shield.colluders - 1, -1, -1), range(clients + 1, clients + 5 * shield.colluders + 2)
-        chosen = shield.minimum_of(clients)
-        minima = (*range(chosen + 1, clients + 1), *range(chosen - 1, 2, -1))
+        minima = range(shield.minimum_of(clients) + 1, clients + 1)
         thresholds = range((shield.threshold or clients) + 1, clients + 1)
         nearest = (
             _first("write colluders = {}", fewer, lambda value: _rules(replace(shield, colluders=value), clients)),

@@ -6,6 +6,7 @@ from itertools import combinations
 from math import comb, inf, log2
 
 import numpy as np
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -383,3 +384,18 @@ def _ring(clients: int, degree: int) -> NDArray[np.int64]:
     distance = np.minimum(distance, clients - distance)
     edges: NDArray[np.int64] = ((distance > 0) & (distance <= degree // 2)).astype(np.int64)
     return edges
+
+
+@pytest.mark.parametrize("clients", [101, 120, 300, 1000, 10_000])
+@pytest.mark.parametrize("colluders", [0, 3, 10, 30])
+def test_colluders_anywhere_are_withstood_by_the_condition_of_one_sum(clients: int, colluders: int) -> None:
+    found = parameters(clients, Sparse(), colluders=colluders)
+    k, t = found.degree, found.threshold
+    assert 3 * t >= 2 * k + 2 * colluders + 2
+    assert 2 * t >= k + 2 * colluders + 4
+    without = parameters(clients, Sparse())
+    assert (k, t) >= (without.degree, without.threshold)
+
+
+def test_fractions_that_are_equal_are_the_same_assumptions() -> None:
+    assert msgspec.msgpack.encode(Sparse(corrupt=0, dropout=0)) == msgspec.msgpack.encode(Sparse(0.0, 0.0))
