@@ -124,7 +124,7 @@ def neighbours(order: Sequence[str], degree: int, name: str) -> list[str]:
     return in_order([order[(place + step) % len(order)] for step in steps])
 
 
-def sparse_graph(n: int, corrupt: float, dropout: float, sigma: int, eta: int) -> tuple[int, int]:
+def sparse_graph(n: int, colluders: int, corrupt: float, dropout: float, sigma: int, eta: int) -> tuple[int, int]:
     """k and t, by exact integers."""
     corrupted, dropped = (ceil(Fraction(str(fraction)) * n) for fraction in (corrupt, dropout))
     removed = corrupted + dropped
@@ -134,7 +134,7 @@ def sparse_graph(n: int, corrupt: float, dropout: float, sigma: int, eta: int) -
             continue
         c = fewest(n, corrupted, k, n << sigma + 1)
         d = fewest(n, dropped, k, n << eta)
-        t = max(2, (k + c + 1) // 2)
+        t = max(2, (k + c + 1) // 2, ceil(Fraction(2 * k + 2 * colluders + 2, 3)), k // 2 + colluders + 2)
         if t <= k - d + 1:
             return k, t
     raise ValueError("no degree is enough")

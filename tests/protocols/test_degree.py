@@ -5,8 +5,8 @@ from fractions import Fraction
 from itertools import combinations
 from math import comb, inf, log2
 
-import numpy as np
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -195,29 +195,26 @@ def test_who_is_left_of_a_sparse_graph_is_connected(count: int, seed: int) -> No
 # ---- how many it takes
 
 
-MANY = CohortRules(40, None, 13, SPARSE)
+MANY = CohortRules(121, None, 40, SPARSE)
 
 
-def test_more_colluders_than_the_assumed_fraction_are_refused() -> None:
-    """A tenth of 120 is 12."""
-    with pytest.raises(ConfigurationError, match=r"13 colluders among 120 clients.*0\.108, or keep the graph complete"):
-        MANY.threshold_for(120)
-    with pytest.raises(ConfigurationError, match="13 colluders among 120 clients"):
-        MANY.graph(members(120), key(1))
+def test_more_colluders_than_any_ring_withstands_are_refused_with_the_number_that_one_does() -> None:
+    with pytest.raises(ConfigurationError, match=r"colluders=40; the largest that is, all else equal: .*colluders=39"):
+        MANY.threshold_for(123)
+    with pytest.raises(ConfigurationError, match="colluders=40"):
+        MANY.graph(members(123), key(1))
 
 
 @pytest.mark.parametrize(
     ("rules", "count"),
     [
-        (CohortRules(40, None, 12, SPARSE), 120),
-        (MANY, 130),
-        (MANY, 100),  # complete
-        (CohortRules(40, None, 13, None), 120),
-        (CohortRules(40, 90, 13, SPARSE), 120),  # complete, by its threshold
-        (CohortRules(40, None, 13, Sparse(0.108, 0.1, 20, 10)), 120),  # 12.96, rounded up
+        (CohortRules(118, None, 39, SPARSE), 123),
+        (MANY, 124),
+        (CohortRules(121, None, 40, None), 123),
+        (CohortRules(121, 90, 40, SPARSE), 123),  # complete, by its threshold
     ],
 )
-def test_colluders_within_the_assumed_fraction_or_on_the_complete_graph_are_not(rules: CohortRules, count: int) -> None:
+def test_as_many_as_one_withstands_or_on_the_complete_graph_are_not(rules: CohortRules, count: int) -> None:
     graph = rules.graph(members(count), key(1))
     assert graph.threshold == rules.threshold_for(count)
 
@@ -252,43 +249,14 @@ def test_a_graph_says_what_its_rules_say() -> None:
     assert (graph.degree, graph.threshold, graph.tolerated) == (34, 24, 10)
 
 
-@given(st.integers(3, 100), st.integers(3, 100))
-def test_on_the_complete_graph_no_sum_is_smaller_than_the_one_asked_for(count: int, minimum: int) -> None:
-    rules = CohortRules(min(count, minimum), sparse=SPARSE)
-    assert rules.smallest(count) == rules.least(count)
-
-
-def stable(graph: Graph, chosen: set[str]) -> set[str]:
-    """Those of the chosen who keep t neighbours among them, once all others have left: whom a server could sum up."""
-    while gone := {me for me in chosen if len(chosen.intersection(graph.neighbours(me))) < graph.threshold}:
-        chosen = chosen - gone
-    return chosen
-
-
-@settings(max_examples=60)
-@given(st.sampled_from([101, 102, 119, 120, 136]), st.data())
-def test_no_set_that_signs_for_itself_on_a_sparse_graph_is_below_the_smallest(count: int, data: st.DataObject) -> None:
-    """Whom a server leaves out is chosen with the ring in view: periodically, where a set is thinnest, or anyhow."""
-    graph = RULES.graph(members(count), key(count))
-    period = data.draw(st.sampled_from([graph.degree // 2, graph.degree // 2 + 1, graph.degree, count]))
-    pattern = data.draw(st.sets(st.integers(0, period - 1), max_size=period // 3))
-    kept = stable(graph, {name for place, name in enumerate(graph.ring) if place % period not in pattern})
-    assert not kept or len(kept) >= RULES.smallest(count)
-
-
-def test_a_deviating_server_can_get_a_sum_below_the_one_that_it_has_to_ask_for() -> None:
-    """Twelve of each 17 on a ring of 119: all of them have 24 neighbours among the 84, where 107 should be left."""
-    graph = RULES.graph(members(119), key(1))
-    assert (graph.degree, graph.threshold, graph.least, RULES.smallest(119)) == (34, 24, 107, 49)
-    thin = {name for place, name in enumerate(graph.ring) if place % 17 < 12}
-    assert stable(graph, thin) == thin and len(thin) == 84
-
-
-def test_a_minimum_above_what_a_sparse_graph_can_promise_is_refused() -> None:
-    assert CohortRules(49, sparse=SPARSE).threshold_for(120) == 24
-    with pytest.raises(ConfigurationError, match="the sum of 49, and the minimum is 50: lower the minimum to 49"):
-        CohortRules(50, sparse=SPARSE).threshold_for(120)
-    assert CohortRules(50, sparse=None).threshold_for(120) == 81
+@pytest.mark.parametrize("colluders", [0, 2, 5, 20])
+def test_named_colluders_cost_neighbours_and_leave_one_sum(colluders: int) -> None:
+    """The condition of theorem 3 in docs/secagg.md, for colluders wherever they stand."""
+    rules = CohortRules(3 * colluders + 3, colluders=colluders, sparse=SPARSE)
+    k, t = rules.degree_for(150), rules.threshold_for(150)
+    assert k >= CohortRules(sparse=SPARSE).degree_for(150)
+    assert 3 * t >= 2 * k + 2 * colluders + 2
+    assert 2 * t >= k + 2 * colluders + 4
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ def graphs() -> Json:
             "neighbours": {name: graph.neighbours(name) for name in ("client 0", "client 77", graph.ring[0])},
         },
         "cohorts": [cohort(CohortRules(sparse=sparse), n) for sparse in ASSUMPTIONS for n in COHORT_SIZES]
+        + [cohort(CohortRules(3 * c + 1, colluders=c), n) for c, n in ((3, 150), (10, 200), (30, 1000))]
         + [cohort(CohortRules(minimum, t, c), n) for minimum, t, c, n in COMPLETE],
     }
 

@@ -379,8 +379,9 @@ def test_a_client_with_another_key_list_than_its_neighbours_takes_none_of_their_
 @pytest.mark.parametrize(
     ("roster", "rules", "silent"),
     [
-        (130, CohortRules(40, None, 13, Sparse(0.1, 0.1, 20, 10)), 10),  # 13 of 130 may be corrupt, of 120 only 12
-        (120, CohortRules(49, None, 0, Sparse(0.1, 0.1, 20, 10)), 2),  # 118 on a ring promise sums of 42
+        # So many colluders anywhere are withstood on a ring of the roster's size, and on none of the cohort's.
+        (104, CohortRules(100, None, 33, Sparse(0.1, 0.1, 20, 10)), 1),
+        (112, CohortRules(109, None, 36, Sparse(0.1, 0.1, 20, 10)), 3),
     ],
 )
 def test_a_cohort_that_the_rules_do_not_allow_though_they_allow_the_roster_aborts_the_attempt(
