@@ -345,8 +345,9 @@ def predicted(cohort: Cohort, wire: Wire) -> RingVector:
     """
     left = only_the_self_mask_left(cohort, wire)
     generator = np.random.RandomState()
-    generator.set_state(("MT19937", untempered(left[:KNOWN]), KNOWN))
-    return left[KNOWN:] - np.frombuffer(generator.bytes(4 * (ALL - KNOWN)), "<u4")
+    generator.set_state(("MT19937", untempered(left[:KNOWN]).astype(np.uint32), KNOWN, 0, 0.0))
+    left[KNOWN:] -= np.frombuffer(generator.bytes(4 * (ALL - KNOWN)), "<u4")
+    return left[KNOWN:]
 
 
 @pytest.mark.attack("masks from a Mersenne Twister")

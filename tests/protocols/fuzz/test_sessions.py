@@ -36,6 +36,16 @@ def test_one_trouble_in_any_exchange_is_one_dropout_at_most(cell: str, what: str
         assert set(rounds.server.dropped) <= {"c1"} and len(rounds.server.result.contributors) >= 4
 
 
+def test_a_complaint_about_anyone_names_nobody_outside_the_cohort() -> None:
+    """Of three, where one complaint is enough to blame a dealer; two of those accused (bits 3 and 4) do not exist."""
+    for number in range(32):
+        rounds = Rounds("secagg", 3)
+        rounds.exchange({})
+        rounds.exchange({})
+        rounds.exchange({"c0": Trouble("reply complains", number, 0.0)})
+        assert "c0" in rounds.server.faults and not rounds.requests
+
+
 # ---- any number of them, in any order
 
 troubles = st.builds(Trouble, st.sampled_from(WHATS), st.integers(0, 1 << 16), st.floats(0, 1, exclude_max=True))
