@@ -3,6 +3,7 @@
 ProtocolError                 everything below; any bytes from outside lead to this and nothing else
 ├── MalformedMessage          bytes that are not the message that was expected
 ├── Forged                    a signature, hash, commitment, tag or ciphertext that does not verify
+│   └── BadDealers                secrets that cannot be rebuilt, and whose fault that is
 ├── Inconsistent              authentic, but not what this party agreed to: another session, cohort or survivor set
 ├── SessionSpent              this session has ended, or failed before; start a new attempt
 ├── UpdateRejected            the own input cannot be encoded (NaN, infinity, wrong length)
@@ -14,6 +15,8 @@ ConfigurationError            parameters that could fail later, refused at const
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ProtocolError(Exception):
     """Base of everything that foreign bytes or absent peers can cause."""
@@ -24,10 +27,14 @@ class MalformedMessage(ProtocolError):
 
 
 class Forged(ProtocolError):
-    """Something does not verify. ``blamed`` names the party that must have produced it, where that is provable."""
+    """Something does not verify."""
 
-    def __init__(self, message: str, blamed: str | None = None) -> None:
-        super().__init__(message)
+
+class BadDealers(Forged):
+    """The secrets of some clients cannot be rebuilt: what they dealt is not what they committed to. ``blamed``: why."""
+
+    def __init__(self, blamed: Mapping[str, str]) -> None:
+        super().__init__("; ".join(blamed.values()))
         self.blamed = blamed
 
 
@@ -52,12 +59,17 @@ class Behind(ProtocolError):
 
 
 class RoundAborted(ProtocolError):
-    """Too few clients were left. ``faults`` maps clients to what was wrong with their messages."""
+    """Too few clients were left. ``faults`` maps clients to what was wrong with their messages, ``suspects`` are those
+    without whom the next attempt has no dispute about shares.
+    """
 
-    def __init__(self, message: str, faults: dict[str, str], dropped: dict[str, str]) -> None:
+    def __init__(
+        self, message: str, faults: dict[str, str], dropped: dict[str, str], suspects: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(message)
         self.faults = faults
         self.dropped = dropped
+        self.suspects = suspects
 
 
 class ConfigurationError(ValueError):

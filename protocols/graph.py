@@ -69,11 +69,11 @@ class CohortRules(Struct, frozen=True):
         return self.threshold_for(cohort) if self.complete(cohort) else two_thirds(cohort)
 
     def binding(self, cohort: int, roster: int) -> int:
-        """How many equal signed tags settle a model: a quorum of the cohort, and a majority of the roster.
+        """How many equal signed tags settle a model: a quorum of the cohort, and more than (roster + n_C) / 2.
 
         No two models can have that many, and whoever was away can be shown that many later.
         """
-        return max(self.quorum(cohort), roster // 2 + 1)
+        return max(self.quorum(cohort), (roster + self.colluders) // 2 + 1)
 
     def threshold_for(self, cohort: int) -> int:
         """How many shares open a secret, checked against an active server.
@@ -172,8 +172,8 @@ class Graph:
 @lru_cache(maxsize=8)
 def _graph(rules: CohortRules, members: tuple[ClientId, ...], keys: bytes) -> Graph:
     n = len(members)
-    # A random order that nobody chooses: whoever wants another has to sign another key and hash again. How often is
-    # what the security parameter makes room for.
+    # A random order that nobody chooses: whoever wants another has to put another entry on the list and hash again. How
+    # often is what the security parameter makes room for.
     ring = members if rules.complete(n) else tuple(sorted(members, key=lambda name: _rank(keys, name)))
     return Graph(members, ring, rules.degree_for(n), rules.threshold_for(n), rules.least(n), rules.quorum(n))
 

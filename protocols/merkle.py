@@ -60,7 +60,7 @@ def climb(leaf: bytes, index: int, leaves: int, path: bytes) -> bytes:
         raise MalformedMessage(f"no leaf {index} among {leaves}")
     used, size = 0, leaves
     while size > 1:
-        if index ^ 1 < size:
+        if (index ^ 1) < size:
             sibling = path[used : used + HASH_BYTES]
             leaf = _node(sibling, leaf) if index % 2 else _node(leaf, sibling)
             used += HASH_BYTES

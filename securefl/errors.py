@@ -104,10 +104,16 @@ class TrainingFailed(SecureFLError):
 
 
 class RoundFailed(SecureFLError):
-    """A round did not complete; the message says what became of the model. ``lost``: who, and where or why."""
+    """A round did not complete; the message says what became of the model. ``lost``: who, and where or why.
+
+    ``suspects``: without whom the next attempt has no dispute about shares.
+    """
 
     exit_code = 5
 
-    def __init__(self, message: str, lost: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, lost: Mapping[str, str] | None = None, suspects: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(message)
         self.lost = dict(lost or {})
+        self.suspects = suspects

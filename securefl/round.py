@@ -6,7 +6,8 @@ Each completed round is yielded as a record; the caller's loop is the callback.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from securefl.client import Client
 from securefl.engines.local import Corruption, LocalEngine, Silence
@@ -39,11 +40,12 @@ def federate(
     engine = LocalEngine({client.name: client for client in clients}, faults)
     transcript = transcript or Transcript()
     server.set_up(transcript.recording(engine.exchange(0), 0))
+    left_out: dict[str, str] = {}
     while server.round_number < rounds:
         started = time.perf_counter()
         transcript.count_anew()
         number = server.round_number + 1
-        outcome = _attempt(server, clients, engine, transcript, number)
+        outcome = _attempt(server, clients, engine, transcript, number, left_out)
         yield _record(outcome, clients, transcript, time.perf_counter() - started)
 
 
@@ -58,23 +60,45 @@ def enrol(server: Server, clients: Sequence[Client]) -> None:
 
 
 def _attempt(
-    server: Server, clients: Sequence[Client], engine: LocalEngine, transcript: Transcript, number: int
+    server: Server,
+    clients: Sequence[Client],
+    engine: LocalEngine,
+    transcript: Transcript,
+    number: int,
+    left_out: dict[str, str],
 ) -> Outcome:
-    without: set[str] = set()
+    """The round, tried again without those who refused; who is named or in dispute joins ``left_out``, for the run."""
+    refused: set[str] = set()
     for tries_left in reversed(range(ATTEMPTS)):
+        known = dict(left_out)
         try:
-            return server.round(transcript.recording(engine.exchange(number), number), without)
+            outcome = server.round(transcript.recording(engine.exchange(number), number), refused.union(left_out))
         except RoundFailed as failure:
-            without |= {name for name, why in failure.lost.items() if _will_fail_again(why)}
-            if tries_left == 0 or len(clients) - len(without) < server.plan.minimum:
+            refused |= {name for name, why in failure.lost.items() if _will_refuse_again(why)}
+            _leave_out(server, failure.lost, failure.suspects, left_out)
+            if tries_left == 0 or len(clients) - len(refused.union(left_out)) < server.plan.minimum:
                 _refuse_over_budget(server, clients, failure)
                 raise
+        else:
+            _leave_out(server, outcome.dropped, outcome.suspects, left_out)
+            return replace(outcome, dropped={**known, **outcome.dropped})
     raise AssertionError("every attempt returns or raises")
 
 
-def _will_fail_again(why: str) -> bool:
-    """Who refused, or is to blame for an attempt's end. Who was silent, garbled or behind may be back."""
-    return why.startswith(("refused: ", "blamed: ")) and why != "refused: behind"
+def _will_refuse_again(why: str) -> bool:
+    """Who refused will do so again. Who was silent, garbled or behind may be back."""
+    return why.startswith("refused: ") and why != "refused: behind"
+
+
+def _leave_out(server: Server, faults: Mapping[str, str], suspects: Collection[str], left_out: dict[str, str]) -> None:
+    """Leave out for the rest of the run who deals bad shares or lies about others': as many as a round can do without.
+
+    Those who are proven to come first. Either kind would cost an attempt, or its victims their part, every round.
+    """
+    blamed = [name for name, why in faults.items() if why.startswith("blamed: ")]
+    for name in (*sorted(blamed), *sorted(set(suspects).difference(blamed))):
+        if len(server.plan.clients) - len({*left_out, name}) >= server.plan.minimum:
+            left_out.setdefault(name, f"left out: {faults.get(name, 'in dispute')}")
 
 
 def _refuse_over_budget(server: Server, clients: Sequence[Client], failure: RoundFailed) -> None:

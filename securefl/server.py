@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One committed round, as the server knows it. ``dropped`` maps clients to where or why they were lost."""
+    """One committed round, as the server knows it. ``dropped`` maps clients to where or why they were lost;
+    ``suspects``: without whom the next round has no dispute about shares.
+    """
 
     round: int
     attempt: int
@@ -48,6 +50,7 @@ class Outcome:
     recovered: tuple[str, ...]
     dropped: Mapping[str, str]
     accuracy: float | None
+    suspects: frozenset[str] = frozenset()
 
 
 class Server:
@@ -237,7 +240,13 @@ class Server:
         # A refusal or a fault says more than "exchange 2": show it.
         dropped = {**aggregate.dropped, **aggregate.faults}
         return Outcome(
-            self._state.round, self._state.attempt, aggregate.contributors, aggregate.sum.recovered, dropped, accuracy
+            self._state.round,
+            self._state.attempt,
+            aggregate.contributors,
+            aggregate.sum.recovered,
+            dropped,
+            accuracy,
+            aggregate.suspects,
         )
 
     def _note_behind(self, faults: Mapping[str, str]) -> None:
@@ -286,7 +295,7 @@ class Server:
 
 def _failed(error: RoundAborted, then: str = "The model is unchanged.") -> RoundFailed:
     lost = {**error.dropped, **error.faults}
-    return RoundFailed(f"{error}. Lost: {_named(lost)}. {then}", lost)
+    return RoundFailed(f"{error}. Lost: {_named(lost)}. {then}", lost, error.suspects)
 
 
 def _named(faults: Mapping[str, str]) -> str:

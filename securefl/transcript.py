@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -17,7 +17,7 @@ from protocols.aggregation.messages import (
     SharesRequest,
     UnmaskRequest,
 )
-from protocols.base import Exchange, Messages, Replies
+from protocols.base import Exchange, Messages, Replies, Requests
 from protocols.delivery.messages import (
     CatchUpRequest,
     InstallModelRequest,
@@ -74,19 +74,26 @@ class Transcript:
         """The same exchange, with every message written down as it passes."""
 
         def recorded(requests: Messages) -> Replies:
-            for client, request in requests.items():
-                self.down[client] += len(request)
-                self._write(_crossing(round, _name(request), "down", client, request))
-            return self._replies(exchange, requests, round)
+            asked: dict[str, str] = {}
+
+            def passing(client: str) -> bytes:
+                request = requests[client]
+                if client not in asked:  # read once by most engines; written down once for all
+                    asked[client] = _name(request)
+                    self.down[client] += len(request)
+                    self._write(_crossing(round, asked[client], "down", client, request))
+                return request
+
+            return self._replies(exchange(Requests(list(requests), passing)), asked, round)
 
         return recorded
 
-    def _replies(self, exchange: Exchange, requests: Messages, round: int) -> Iterator[tuple[str, bytes]]:
-        for client, reply in exchange(requests):
+    def _replies(self, replies: Replies, asked: Mapping[str, str], round: int) -> Iterator[tuple[str, bytes]]:
+        for client, reply in replies:
             self.up[client] += len(reply)
             refused = _name(reply) == KINDS[Refusal.KIND]
-            asked = _name(reply if refused else requests[client])
-            self._write(_crossing(round, asked, "up", client, reply))
+            kind = _name(reply) if refused else asked.get(client, "unasked")
+            self._write(_crossing(round, kind, "up", client, reply))
             yield client, reply
 
 

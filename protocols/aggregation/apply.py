@@ -13,7 +13,14 @@ import msgspec
 
 from protocols.aggregation.collect import collect
 from protocols.aggregation.marks import mark
-from protocols.aggregation.messages import ApplyRequest, Envelope, Header, survivors_statement
+from protocols.aggregation.messages import (
+    SHORT_REPLY,
+    ApplyRequest,
+    Envelope,
+    Header,
+    membership_digest,
+    survivors_statement,
+)
 from protocols.aggregation.session import Step, Terms
 from protocols.aggregation.stage import Sum
 from protocols.aggregation.verify import check_consents, read
@@ -78,8 +85,9 @@ def verified_sum(terms: Terms, request: ApplyRequest) -> tuple[RingVector, tuple
         raise Inconsistent(
             f"a sum of {len(survivors)} from a cohort of {len(request.cohort)} is not one this client accepts"
         )
-    if not set(survivors) <= set(request.cohort) or any(header.keys != request.keys for header in headers):
-        raise Inconsistent("the sum names contributors outside its cohort or of another key list")
+    members = membership_digest(request.keys, request.shared) if terms.masked else request.keys
+    if not set(survivors) <= set(request.cohort) or any(header.keys != members for header in headers):
+        raise Inconsistent("the sum names contributors outside its cohort, of another key list or other sharers")
     if terms.masked:
         marks = mark(request.cohort, survivors)
         statement = survivors_statement(terms.session, request.keys, request.cohort, request.shared, marks)
@@ -110,6 +118,7 @@ class ApplyServer:
 
     def __init__(self, terms: Terms, request: ApplyRequest, tries: int = 3) -> None:
         self.asked = frozenset(terms.roster.keys)
+        self.largest = SHORT_REPLY
         self._terms = terms
         self._bytes = encode(request)
         self._threshold = terms.rules.binding(len(request.cohort), len(terms.roster.keys))

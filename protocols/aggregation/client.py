@@ -30,6 +30,7 @@ from protocols.aggregation.messages import (
     envelope,
     key_list_digest,
     key_list_entry,
+    membership_digest,
     survivors_statement,
 )
 from protocols.aggregation.secrets import commitment, pair_mask, self_mask_key, share_key
@@ -185,16 +186,18 @@ class AggregationClient:
 
     def _mask(self, state: Sharing, request: InputRequest) -> tuple[State, Envelope]:
         held, wrong = self._receive_all(state, request)
+        # Named in the header: an input whose sender was shown other sharers than the rest would spoil the sum.
+        members = membership_digest(state.cohort.keys, request.shared)
         if wrong:
             complaint = msgspec.msgpack.encode(Complaint(tuple(wrong)))
-            return Spent(), self._envelope(Step.COMPLAINT, state.cohort.keys, [complaint])
+            return Spent(), self._envelope(Step.COMPLAINT, members, [complaint])
         # Masks first: an unusable key in the list is refused before the update is asked for, which may cost privacy.
         masks, layout = self._masks(state, held), self._terms.layout
         encoded = self._encode()
         apply_masks(encoded.vector, layout.ring, masks, self._work)
         parts = [layout.ring.pack(encoded.vector)]
-        masked = Masked(state.cohort, request.shared, {**state.own, **held})
-        return masked, self._envelope(Step.INPUT, state.cohort.keys, parts, encoded.seed)
+        masked = Masked(state.cohort, request.shared, members, {**state.own, **held})
+        return masked, self._envelope(Step.INPUT, members, parts, encoded.seed)
 
     def _receive_all(self, state: Sharing, request: InputRequest) -> tuple[dict[ClientId, SharePair], list[ClientId]]:
         """What the neighbours in U2 dealt to this client, and those whose signed, unchanged part is no share.
@@ -261,8 +264,8 @@ class AggregationClient:
             raise Inconsistent("the survivor set lacks this client or names clients who dealt no shares")
         if len(survivors) < graph.least:
             raise Inconsistent(f"a survivor set of {len(survivors)} is below the {graph.least} that a sum needs")
-        consenting = Consenting(state.cohort, state.shared, state.held, request.survivors)
-        return consenting, self._envelope(Step.CONSISTENCY, state.cohort.keys, [self._statement(consenting)])
+        consenting = Consenting(state.cohort, state.shared, state.members, state.held, request.survivors)
+        return consenting, self._envelope(Step.CONSISTENCY, state.members, [self._statement(consenting)])
 
     def _statement(self, state: Consenting) -> bytes:
         cohort = state.cohort
@@ -277,7 +280,7 @@ class AggregationClient:
         check_consents(self._terms, request.consents, self._statement(state), peers, graph.threshold)
         # Exactly one of the two shares of each peer ever leaves: with both, the server could unmask a single update.
         shares = [pair.seed if peer in survivors else pair.key for peer, pair in sorted(state.held.items())]
-        return Spent(), self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(Opened(tuple(shares)))])
+        return Spent(), self._envelope(Step.UNMASK, state.members, [msgspec.msgpack.encode(Opened(tuple(shares)))])
 
     def _envelope(self, step: Step, keys: bytes, parts: Sequence[bytes], seed: bytes = b"") -> Envelope:
         return envelope(

@@ -7,30 +7,36 @@ signature can therefore travel on without the body, or with one part of it, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
-from protocols.aggregation.session import Roster, Step
+from protocols.aggregation.session import LONGEST_NAME, Roster, Step
 from protocols.base import ClientId
 from protocols.errors import Forged, Inconsistent, MalformedMessage
 from protocols.merkle import HashMap, Tree, climb, leaf, tree_of
 from protocols.primitives import Identity, digest, equal, verify
 from protocols.wire import Message
 
+# An envelope with one short part in it; what may be longer in an exchange is added to this.
+SHORT_REPLY = 4096
+# The short fields of a header are relayed to all: they may not grow.
+_Hash = Annotated[bytes, msgspec.Meta(max_length=32)]
+_Name = Annotated[ClientId, msgspec.Meta(max_length=LONGEST_NAME)]
+
 
 class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a signature covers. ``keys``: hash of the key list U1, from exchange 1 on. ``seed``: of a CKKS upload.
+    """What a signature covers. ``keys``: hash of the key list U1 from exchange 1 on, of U1 and U2 from exchange 2 on.
 
-    ``body``: root of the hash tree over the body's parts.
+    ``seed``: of a CKKS upload. ``body``: root of the hash tree over the body's parts.
     """
 
-    session: bytes
+    session: _Hash
     step: int
-    sender: ClientId
-    keys: bytes
-    seed: bytes
-    body: bytes
+    sender: _Name
+    keys: _Hash
+    seed: _Hash
+    body: _Hash
 
 
 class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -73,7 +79,7 @@ class Envelope(Message, frozen=True):
     KIND: ClassVar[int] = 32
 
     signed: Signed
-    parts: tuple[bytes, ...]
+    parts: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=1 << 16)]
 
     def open(self, roster: Roster, session: bytes, step: Step, sender: ClientId, map: HashMap = map) -> Header:
         """The header, if it is ``sender``'s for this session and exchange and fits the parts."""
@@ -131,6 +137,11 @@ def key_list_entry(advertised: Signed) -> bytes:
 def key_list_digest(members: Sequence[ClientId], entries: bytes) -> bytes:
     """The hash of the exact key list U1, by which all later messages name it."""
     return digest("key list", msgspec.msgpack.encode(list(members)), entries)
+
+
+def membership_digest(keys: bytes, shared: bytes) -> bytes:
+    """By which exchange 2 and all later messages name the key list U1 and those marked in it, U2."""
+    return digest("members", keys, shared)
 
 
 def survivors_statement(
@@ -246,4 +257,4 @@ class Refusal(Message, frozen=True):
     """A client's unsigned word that it will not answer. ``reason`` is a fixed word, never an exception's text."""
 
     KIND: ClassVar[int] = 33
-    reason: str
+    reason: Annotated[str, msgspec.Meta(pattern="^[a-z]{1,20}$")]

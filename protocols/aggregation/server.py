@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocols.aggregation.collect import collect
+from protocols.aggregation.disputes import suspects
 from protocols.aggregation.messages import KeysRequest
 from protocols.aggregation.session import Terms
 from protocols.aggregation.sharing import Keys
 from protocols.aggregation.stage import Stage, Sum
 from protocols.aggregation.summing import Inputs
 from protocols.base import ClientId, Messages, Replies
-from protocols.errors import Forged, Inconsistent, RoundAborted
+from protocols.errors import BadDealers, Inconsistent, RoundAborted
 from protocols.masking import Work
 from protocols.wire import encode
 
@@ -24,13 +25,14 @@ from protocols.wire import encode
 class Aggregate:
     """What a round gave. ``dropped`` maps a client to where it fell silent, ``faults`` to what was wrong with it.
 
-    A fault that starts with "refused: " is the client's own word, one that starts with "blamed: " is what others
-    can prove of it.
+    A fault that starts with "refused: " is the client's own word, with "blamed: " is what others can prove of it, with
+    "disputed: " is what others say of the shares that it dealt. ``suspects``: whom to leave out to be rid of disputes.
     """
 
     sum: Sum
     dropped: Mapping[ClientId, str]
     faults: Mapping[ClientId, str]
+    suspects: frozenset[ClientId] = frozenset()
 
     @property
     def contributors(self) -> tuple[ClientId, ...]:
@@ -51,6 +53,7 @@ class AggregationServer:
         self._sum: Sum | None = None
         self.dropped: dict[ClientId, str] = {}
         self.faults: dict[ClientId, str] = {}
+        self._suspects: frozenset[ClientId] = frozenset()
 
     def open(self) -> Messages:
         # Most often one object for all, which may hold a model: encoded once, and told apart without reading it.
@@ -64,7 +67,7 @@ class AggregationServer:
         for name in sorted(stage.asked - stage.accepted):
             self.dropped.setdefault(name, f"exchange {stage.step:d}")
         if isinstance(stage, Inputs):
-            self.faults |= {name: f"blamed: {why}" for name, why in stage.blamed.items()}
+            self._note_disputes(stage)
         if len(stage.accepted) < stage.needed:
             raise self._aborted(
                 f"{len(stage.accepted)} clients are left after exchange {stage.step:d}, {stage.needed} are needed"
@@ -75,14 +78,15 @@ class AggregationServer:
     def result(self) -> Aggregate:
         if self._sum is None:
             raise RuntimeError("the round is not over: drive the session to its end first")
-        return Aggregate(self._sum, self.dropped, self.faults)
+        return Aggregate(self._sum, self.dropped, self.faults, self._suspects)
 
     def _next(self, stage: Stage) -> Messages:
         try:
             following = stage.finish()
-        except (Forged, Inconsistent) as error:
-            if isinstance(error, Forged) and error.blamed is not None:
-                self.faults[error.blamed] = f"blamed: {error}"
+        except BadDealers as error:
+            self.faults |= {name: f"blamed: {why}" for name, why in error.blamed.items()}
+            raise self._aborted(str(error)) from error
+        except Inconsistent as error:
             raise self._aborted(str(error)) from error
         if isinstance(following, Sum):
             self._sum = following
@@ -90,5 +94,11 @@ class AggregationServer:
         self._stage, requests = following
         return requests
 
+    def _note_disputes(self, stage: Inputs) -> None:
+        self._suspects = suspects(stage.disputes)
+        for dealer, complainers in stage.disputes.items():
+            self.faults.setdefault(dealer, f"disputed: {', '.join(sorted(complainers))[:80]} cannot open its shares")
+        self.faults |= {name: f"blamed: {why}" for name, why in stage.blamed.items()}
+
     def _aborted(self, message: str) -> RoundAborted:
-        return RoundAborted(message, self.faults, self.dropped)
+        return RoundAborted(message, self.faults, self.dropped, self._suspects)

@@ -16,6 +16,9 @@ from protocols.graph import CohortRules
 from protocols.primitives import digest
 from protocols.wire import VERSION
 
+# A name is relayed to all: it may not grow.
+LONGEST_NAME = 255
+
 
 class Step(IntEnum):
     """What a signed message is for: exchanges 0 to 5 of a round in order, key set-up and catch-up, and a complaint,
@@ -44,6 +47,8 @@ class Roster:
     keys: Mapping[ClientId, bytes]
 
     def __post_init__(self) -> None:
+        if any(not name or len(name) > LONGEST_NAME for name in self.keys):
+            raise ConfigurationError(f"a roster member's name is empty or longer than {LONGEST_NAME} characters")
         if len(set(self.keys.values())) != len(self.keys):
             raise ConfigurationError("two roster members share one public key")
 

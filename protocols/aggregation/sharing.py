@@ -5,9 +5,11 @@ A stage takes each reply in as it comes and keeps only what later stages need.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from protocols.aggregation.messages import (
+    SHORT_REPLY,
     Advertised,
     Dealt,
     Envelope,
@@ -15,6 +17,7 @@ from protocols.aggregation.messages import (
     SharesRequest,
     key_list_digest,
     key_list_entry,
+    membership_digest,
 )
 from protocols.aggregation.session import Step, Terms
 from protocols.aggregation.stage import CohortKeys, Dealing, Stage
@@ -38,6 +41,7 @@ class Keys:
     """Exchange 0: collect keys, drop what no client could use, relay the rest."""
 
     step: ClassVar[Step] = Step.KEYS
+    largest: ClassVar[int] = SHORT_REPLY
 
     def __init__(self, terms: Terms, asked: frozenset[ClientId], work: Work) -> None:
         self.terms = terms
@@ -46,6 +50,7 @@ class Keys:
         self.needed = terms.rules.fewest
         self._replies: dict[ClientId, Envelope] = {}
         self._members: dict[ClientId, Advertised] = {}
+        self._known: set[bytes] = set()
 
     @property
     def accepted(self) -> frozenset[ClientId]:
@@ -62,11 +67,12 @@ class Keys:
 
     def _check_keys(self, member: Advertised) -> None:
         """Refuse keys of low order and keys that another client sent: no peer would accept the list with them."""
-        known = {key for other in self._members.values() for key in (other.mask_key, other.share_key)}
-        if member.mask_key == member.share_key or known & {member.mask_key, member.share_key}:
+        keys = {member.mask_key, member.share_key}
+        if len(keys) != 2 or self._known & keys:
             raise Inconsistent("a public key is used twice")
         _PROBE.agree(member.mask_key)
         _PROBE.agree(member.share_key)
+        self._known |= keys
 
     def finish(self) -> tuple[Stage, Messages]:
         names = tuple(sorted(self._replies))
@@ -77,7 +83,7 @@ class Keys:
             graph = self.terms.rules.graph(names, keys)
         except ConfigurationError as error:  # what the rules allow of the whole roster, they need not of those who came
             raise Inconsistent(f"{len(names)} clients are no cohort that the rules allow: {error}") from error
-        cohort = CohortKeys(self.terms, self._members, graph, keys, self._work)
+        cohort = CohortKeys(self.terms, self._members, graph, keys, keys, self._work)
         if not self.terms.masked:
             return Inputs(cohort, {}), dict.fromkeys(names, encode(InputRequest(b"", ())))
 
@@ -97,6 +103,7 @@ class Shares:
         self.cohort = cohort
         self.asked = frozenset(cohort.names)
         self.needed = cohort.graph.least
+        self.largest = SHORT_REPLY + cohort.graph.degree * (_LARGEST_PART + 8)
         self._dealt: dict[ClientId, Dealing] = {}
 
     @property
@@ -116,10 +123,11 @@ class Shares:
 
     def finish(self) -> tuple[Stage, Messages]:
         graph, shared = self.cohort.graph, self.cohort.mark(self._dealt)
+        cohort = replace(self.cohort, members=membership_digest(self.cohort.keys, shared))
 
         def request(name: ClientId) -> bytes:
             dealers = (near for near in graph.neighbours(name) if near in self._dealt)
             relayed = tuple(self._dealt[dealer].extract(graph.place(dealer, name)) for dealer in dealers)
             return encode(InputRequest(shared, relayed))
 
-        return Inputs(self.cohort, self._dealt), Requests(sorted(self._dealt), request)
+        return Inputs(cohort, self._dealt), Requests(sorted(self._dealt), request)

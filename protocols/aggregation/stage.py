@@ -61,6 +61,7 @@ class CohortKeys:
     advertised: Mapping[ClientId, Advertised]
     graph: Graph
     keys: bytes
+    members: bytes  # what headers must name: the key list, and from exchange 2 on also who shared
     work: Work
 
     @property
@@ -70,8 +71,8 @@ class CohortKeys:
     def open(self, step: Step, sender: ClientId, reply: Envelope) -> Header:
         """The header of an envelope for this key list and step."""
         header = reply.open(self.terms.roster, self.terms.session, step, sender, self.work.threads)
-        if header.keys != self.keys:
-            raise Inconsistent(f"{sender} answers to another key list")
+        if header.keys != self.members:
+            raise Inconsistent(f"{sender} answers to another key list or other sharers")
         return header
 
     def mark(self, chosen: Collection[ClientId]) -> bytes:

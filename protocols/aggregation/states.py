@@ -62,10 +62,14 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Masked:
-    """The input is out; the survivor set is awaited. ``shared``: U2 as marked; ``held``: what peers in it dealt."""
+    """The input is out; the survivor set is awaited.
+
+    ``shared``: U2 as marked; ``members``: the digest of U1 and U2; ``held``: what those in U2 dealt.
+    """
 
     cohort: Cohort
     shared: bytes
+    members: bytes
     held: Mapping[ClientId, SharePair] = field(repr=False)
 
 
@@ -75,6 +79,7 @@ class Consenting:
 
     cohort: Cohort
     shared: bytes
+    members: bytes
     held: Mapping[ClientId, SharePair] = field(repr=False)
     survivors: bytes
 

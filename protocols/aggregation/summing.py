@@ -11,6 +11,7 @@ from itertools import islice
 from typing import ClassVar
 
 from protocols.aggregation.messages import (
+    SHORT_REPLY,
     Complaint,
     ConsistencyRequest,
     Envelope,
@@ -48,14 +49,17 @@ class Inputs:
         self._sum = RunningSum(self._layout.ring, self._layout.length)
         self._inputs: dict[ClientId, Signed] = {}
         self._seeds: dict[ClientId, bytes] = {}
-        self._complaints: dict[ClientId, set[ClientId]] = {}
+        # A vector, or a complaint with the names of all neighbours.
+        self.largest = SHORT_REPLY + self._layout.length * self._layout.ring.item_bytes + 300 * cohort.graph.degree
+        self.disputes: dict[ClientId, set[ClientId]] = {}
+        self._complainers: set[ClientId] = set()
 
     @property
     def accepted(self) -> frozenset[ClientId]:
         return frozenset(self._inputs)
 
     def fold(self, sender: ClientId, reply: Envelope) -> None:
-        if any(sender in complainers for complainers in self._complaints.values()):
+        if sender in self._complainers:
             raise Inconsistent(f"{sender} complained in place of an input")
         if reply.signed.says(Step.COMPLAINT):
             raise self._complaint(sender, reply)
@@ -73,8 +77,9 @@ class Inputs:
         dealers = read(reply.parts, Complaint).dealers
         if not dealers or not set(dealers) <= set(self.cohort.graph.neighbours(sender)).intersection(self._dealt):
             raise Inconsistent(f"{sender} complains about shares that it was not dealt")
+        self._complainers.add(sender)
         for dealer in dealers:
-            self._complaints.setdefault(dealer, set()).add(sender)
+            self.disputes.setdefault(dealer, set()).add(sender)
         return Inconsistent(f"cannot open the shares of {', '.join(dealers)[:80]}")
 
     @property
@@ -86,7 +91,7 @@ class Inputs:
         """
         return {
             dealer: f"its shares do not open, say {len(holders)} of those who were dealt them"
-            for dealer, holders in self._complaints.items()
+            for dealer, holders in self.disputes.items()
             if len(holders) > self.cohort.graph.tolerated
         }
 
@@ -135,6 +140,7 @@ class Consistency:
         self._received = received
         self.asked = frozenset(received.survivors)
         self.needed = received.cohort.graph.quorum
+        self.largest = SHORT_REPLY
         self._body = tree_of([received.statement]).root
         self._consents: dict[ClientId, Signed] = {}
 
@@ -154,11 +160,10 @@ class Consistency:
             near = (consents[holder] for holder in graph.holders(name) if holder in consents)
             return encode(UnmaskRequest(tuple(islice(near, graph.threshold))))
 
+        asked = list(consents)
         # On the complete graph all are shown the same.
-        shown = dict.fromkeys(consents, request(next(iter(consents)))) if graph.complete else None
-        return Unmask(self._received, tuple(consents.values()), frozenset(consents)), shown or Requests(
-            list(consents), request
-        )
+        shown = dict.fromkeys(asked, request(asked[0])) if graph.complete else Requests(asked, request)
+        return Unmask(self._received, tuple(consents.values()), frozenset(asked)), shown
 
 
 class Unmask:
@@ -174,6 +179,7 @@ class Unmask:
         self._consents = consents
         self.asked = asked
         self.needed = received.cohort.graph.quorum
+        self.largest = SHORT_REPLY + 40 * (1 + received.cohort.graph.degree)
         self._survivors = frozenset(received.survivors)
         self._answered: set[ClientId] = set()
         self._shares: dict[ClientId, dict[ClientId, bytes]] = {name: {} for name in sorted(received.dealt)}

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from protocols.aggregation.collect import collect
-from protocols.aggregation.messages import Envelope, Extract
+from protocols.aggregation.messages import SHORT_REPLY, Envelope, Extract
 from protocols.aggregation.session import Roster
 from protocols.base import ClientId, Messages, Replies
 from protocols.delivery.client import extracts_by_receiver
 from protocols.delivery.messages import Purpose
 from protocols.errors import MalformedMessage, RoundAborted
-from protocols.wire import Message, encode
+from protocols.wire import LARGEST, Message, encode
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class _Exchange:
     @property
     def accepted(self) -> frozenset[ClientId]:
         return frozenset(self.replies)
+
+    @property
+    def largest(self) -> int:
+        return LARGEST if self.turn is _Turn.GIVE else SHORT_REPLY
 
     def fold(self, sender: ClientId, reply: Envelope) -> None:
         step = {_Turn.JOIN: self.purpose.join, _Turn.GIVE: self.purpose.give, _Turn.RECEIVE: self.purpose.receive}[

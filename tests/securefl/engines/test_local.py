@@ -20,10 +20,10 @@ ENGINE = LocalEngine({"a": Echo(), "b": Echo()}, [Silence("b", 2, round=3)])
     ("message", "round", "answering"),
     [
         (KeysRequest(b""), 3, ["a", "b"]),
-        (InputRequest(()), 3, ["a"]),
+        (InputRequest(b"", ()), 3, ["a"]),
         (UnmaskRequest(()), 3, ["a"]),
-        (InputRequest(()), 2, ["a", "b"]),
-        (InputRequest(()), 4, ["a", "b"]),
+        (InputRequest(b"", ()), 2, ["a", "b"]),
+        (InputRequest(b"", ()), 4, ["a", "b"]),
         (CatchUpRequest("run", 3), 3, ["a", "b"]),
     ],
 )
