@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -10,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols import shamir
-from protocols.aggregation.messages import SharesRequest
+from protocols.aggregation.client import AggregationClient
+from protocols.aggregation.messages import Dealt, KeysRequest, SharePair, SharesRequest
 from protocols.aggregation.sharing import Shares
+from protocols.aggregation.states import Cohort
 from protocols.aggregation.summing import Inputs
 from protocols.base import Messages, Replies
-from protocols.wire import kind
-from securefl import DPSGD, Ledger, SecAgg
+from protocols.primitives import AgreementKey
+from protocols.wire import encode, kind
+from securefl import DPSGD, Client, Ledger, SecAgg
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed
 from securefl.privacy.mechanism import Budget
@@ -329,3 +333,74 @@ def test_more_than_a_hundred_clients_reach_the_model_that_they_reach_in_the_clea
     assert SecAgg().rules(110).degree_for(110) < 50
     for cell in ("secagg", "ckks"):
         assert np.abs(models[cell] - models["plain"]).max() < 1e-4
+
+
+def dealing_badly_to(owner: Client, receivers: Collection[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this owner's client deal shares that do not open to some, in every round."""
+    answer = owner.handle
+
+    class Dealing(AggregationClient):
+        def _deal(self, key: AgreementKey, cohort: Cohort, receiver: str, pair: SharePair) -> bytes:
+            dealt = super()._deal(key, cohort, receiver, pair)
+            if receiver not in receivers:
+                return dealt
+            return msgspec.msgpack.encode(
+                msgspec.structs.replace(msgspec.msgpack.decode(dealt, type=Dealt), sealed=bytes(99))
+            )
+
+    def dishonest(request: bytes) -> bytes:
+        with monkeypatch.context() as patch:
+            patch.setattr("securefl.client.AggregationClient", Dealing)
+            return answer(request)
+
+    owner.handle = dishonest  # type: ignore[method-assign]
+
+
+def test_a_dealer_cannot_keep_others_out_of_more_than_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten, two shares that do not open prove nothing; but every dispute has a liar, and who is in most goes."""
+    many = [f"site-{i}" for i in range(10)]
+    owners = [client(name, data=records(number)) for number, name in enumerate(many)]
+    dealing_badly_to(owners[0], many[8:], monkeypatch)
+    first, second, third = federate(server(), owners, 3)
+    assert first.contributors == tuple(many[:8])
+    assert first.dropped["site-0"] == "disputed: site-8, site-9 cannot open its shares"
+    for later in (second, third):
+        assert later.contributors == tuple(many[1:])
+        assert later.dropped == {"site-0": "left out: disputed: site-8, site-9 cannot open its shares"}
+
+
+def test_who_is_named_costs_one_attempt_in_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = clients()
+    dealing_badly_to(owners[3], NAMES, monkeypatch)
+    kept = list(federate(server(), owners, 3))
+    assert [record.attempt for record in kept] == [2, 3, 4]
+    for record in kept:
+        assert record.contributors == ("ada", "bob", "cyd", "eve")
+        assert record.dropped["dan"].startswith("left out: blamed: its shares do not open, say 4")
+
+
+def test_nobody_is_left_out_whom_a_round_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four, three are needed: of two in dispute, one may go."""
+    owners = clients(NAMES[:4])
+    dealing_badly_to(owners[0], ["dan"], monkeypatch)
+    first, second = federate(server(), owners, 2)
+    assert first.contributors == ("ada", "bob", "cyd")
+    assert len(second.contributors) == 3
+    assert len([why for why in second.dropped.values() if why.startswith("left out")]) == 1
+
+
+def test_a_reply_that_nobody_asked_for_is_written_down_and_ends_nothing() -> None:
+    crossings: list[Crossing] = []
+    transcript = Transcript(crossings.append)
+
+    def exchange(requests: Messages) -> Replies:
+        yield "bob", b"late"
+        yield from ((name, b"late") for name, _ in requests.items())
+
+    replies = transcript.recording(exchange, 1)({"ada": encode(KeysRequest(b""))})
+    assert list(replies) == [("bob", b"late"), ("ada", b"late")]
+    assert [(c.client, c.kind, c.direction) for c in crossings] == [
+        ("bob", "unasked", "up"),
+        ("ada", "keys", "down"),
+        ("ada", "keys", "up"),
+    ]
