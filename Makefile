@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check bench clean help
+.PHONY: demo test check bench peers clean help
 
 demo: $(STAMP)  ## Five hospitals train a diagnosis model together (ARGS="--protection ckks")
 	@$(BIN)/securefl demo $(ARGS)
@@ -25,8 +25,11 @@ check: $(STAMP)  ## Format, lint and types
 bench: $(STAMP)  ## Benchmarks (ARGS="round --json rows.json"; default: round --quick)
 	$(BIN)/python -m benchmarks $(or $(ARGS),round --quick)
 
+peers: $(STAMP)  ## What benchmarks compare with, in an environment of its own (.venv-peers)
+	$(BIN)/python -m benchmarks.peers
+
 clean:  ## Remove what was built and cached; runs, ledgers and data stay
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## This list

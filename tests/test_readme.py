@@ -25,6 +25,16 @@ def test_the_python_example_runs_and_learns(capsys: pytest.CaptureFixture[str]) 
     assert lines[-1].startswith("round 15: 5 contributors, accuracy 0.9")
 
 
+def test_the_owners_terms_are_those_of_a_policy() -> None:
+    from securefl import Budget, Client, Policy
+    from tests.securefl.federation import model, records
+
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    names = {"Budget": Budget, "Client": Client, "Policy": Policy, "data": records(0), "model": model}
+    owner = eval(compile(code.strip(), "README.md", "eval"), names)  # noqa: S307
+    assert owner.policy == Policy(protections=("secagg", "ckks"), minimum=5, colluders=1, share=0.4)
+
+
 def test_the_job_example_is_a_valid_job() -> None:
     from securefl import job
 
