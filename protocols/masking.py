@@ -20,8 +20,8 @@ from protocols.primitives import Engine, Keystream, derive
 from protocols.ring import Ring, RingVector
 
 CHUNK_BYTES = 4 << 20
-# A block of the output stays in the second-level cache while every mask passes over it.
-BLOCK_BYTES = 128 << 10
+# A block of the output and one of keystream stay in the second-level cache while every mask passes over it.
+BLOCK_BYTES = 256 << 10
 _SPARE_BYTES = 1024
 
 

@@ -135,5 +135,5 @@ class Keystream:
         gcm = engine is Engine.GCM and counter[12:] == b"\0\0\0\2"
         mode = modes.GCM(counter[:12]) if gcm else modes.CTR(counter)
         context: CipherContext = Cipher(algorithms.AES(key), mode).encryptor()
-        # The library's own method, not one of ours around it: it is called once for every 128 KiB.
+        # The library's own method, not one of ours around it: it is called once for every block.
         self.read_into: Callable[[memoryview, memoryview], int] = context.update_into
