@@ -239,6 +239,10 @@ def unpacked(data: bytes, modulus: int) -> list[int]:
 # ---- section 8
 
 
+def membership_digest(keys: bytes, shared: bytes) -> bytes:
+    return digest("members", keys, shared)
+
+
 def statement(session: bytes, keys: bytes, members: Sequence[str], shared: bytes, survivors: bytes) -> bytes:
     return digest("survivors", session, keys, pack(members), shared, survivors)
 
@@ -268,9 +272,11 @@ class Member:
     points: Mapping[str, int]
     draws: list[bytes]
     keys: bytes = b""
+    shared: bytes = b""
 
     def reply(self, step: int, *parts: bytes) -> bytes:
-        return envelope(self.identity, self.session, step, self.name, self.keys, parts)
+        named = self.keys if step < 2 else membership_digest(self.keys, self.shared)
+        return envelope(self.identity, self.session, step, self.name, named, parts)
 
     def advertise(self) -> bytes:
         mask, share = map(public_key, self.draws[:2])
@@ -319,6 +325,20 @@ class Member:
         return self.reply(4, pack([[self.held[v][0 if v in alive else 1] for v in in_order(self.held)]]))
 
 
+# ---- section 9
+
+
+def suspects(disputes: Mapping[str, Sequence[str]]) -> set[str]:
+    """Whom to leave out, of dealers and those who complain about them."""
+    pairs = {(dealer, complainer) for dealer, complainers in disputes.items() for complainer in complainers}
+    if not pairs:
+        return set()
+    count = {name: sum(name in pair for pair in pairs) for pair in pairs for name in pair}
+    worst = {name for name in count if count[name] == max(count.values())}
+    rest = [pair for pair in pairs if not worst & set(pair)]
+    return worst | suspects({dealer: [c for d, c in rest if d == dealer] for dealer, _ in rest})
+
+
 # ---- section 10
 
 
@@ -339,3 +359,12 @@ def decoded(total: Sequence[int], bits: int, clients: int, bound: float) -> list
 
 def layout_digest(dimension: int, bound: float, clients: int, bits: int, noise: float) -> bytes:
     return digest("fixed point", f"{dimension} {bound!r} {clients} {bits} {noise!r}".encode())
+
+
+# ---- section 11
+
+
+def longest_replies(degree: int, vector: int) -> list[int]:
+    """In each of exchanges 0 to 5, for a packed vector of so many bytes."""
+    more = [0, 1032 * degree, vector + 300 * degree, 0, 40 * (degree + 1), 0]
+    return [4096 + extra for extra in more]

@@ -14,17 +14,16 @@ from typing import Any
 import pytest
 
 from protocols import errors
+from protocols.aggregation.collect import collect
 from protocols.aggregation.messages import Envelope
 from protocols.aggregation.server import AggregationServer
-from protocols.aggregation.sharing import Keys
 from protocols.aggregation.stage import Stage
 from protocols.errors import ProtocolError, RoundAborted, SessionSpent
-from protocols.masking import Work
 from protocols.wire import decode
 from tests.protocols import reference
 from tests.vectors import generate
 from tests.vectors.messagepack import pack, unpack
-from tests.vectors.session import ANNOUNCEMENT, NAMES, Pinned, client, terms
+from tests.vectors.session import ANNOUNCEMENT, NAMES, Pinned, client, stages, terms
 
 FOLDER = Path(generate.__file__).parent
 
@@ -84,12 +83,7 @@ def test_a_client_complains_about_a_dealer_who_signed_what_is_no_share() -> None
 
 def stage_after(exchanges: int) -> Stage:
     """The server's stage once it has taken in the replies of so many exchanges."""
-    stage: Stage = Keys(terms(), frozenset(NAMES), Work())
-    for exchange in range(exchanges):
-        fold(stage, replies(exchange))
-        following = stage.finish()
-        assert isinstance(following, tuple)
-        stage = following[0]
+    *_, stage = stages([replies(exchange) for exchange in range(exchanges)])
     return stage
 
 
@@ -115,8 +109,8 @@ def test_the_server_takes_a_faulty_reply_for_none_and_a_good_one_after_it(case: 
         assert sender in stage.accepted
 
 
-@pytest.mark.parametrize("case", FAULTS["blamed"], ids=lambda case: case["wrong"])
-def test_the_server_names_who_makes_an_attempt_fail(case: Mapping[str, Any]) -> None:
+@pytest.mark.parametrize("case", FAULTS["ends"], ids=lambda case: case["wrong"])
+def test_the_server_names_who_makes_an_attempt_fail_and_who_is_in_dispute(case: Mapping[str, Any]) -> None:
     server = AggregationServer(terms(), dict.fromkeys(NAMES, ANNOUNCEMENT))
     server.open()
     for exchange in range(case["after"]):
@@ -124,7 +118,21 @@ def test_the_server_names_who_makes_an_attempt_fail(case: Mapping[str, Any]) -> 
     with pytest.raises(RoundAborted) as aborted:
         server.advance((name, bytes.fromhex(data)) for name, data in case["replies"].items())
     assert type(aborted.value) is getattr(errors, case["error"])
-    assert aborted.value.faults.keys() == {case["blamed"]}
+    assert aborted.value.suspects == set(case["suspects"])
+    assert [name for name, why in sorted(aborted.value.faults.items()) if why.startswith("blamed: ")] == case["blamed"]
+
+
+def test_a_reply_above_the_limit_is_a_fault_and_one_below_is_read() -> None:
+    for exchange, largest in enumerate(FAULTS["limits"]):
+        good = replies(exchange)["ash"]
+        short = good + bytes(largest - len(good))  # MessagePack with zeros behind it: read, and then refused
+        for data, found in (
+            (short + b"\0", f"a reply of {largest + 1} bytes"),
+            (short, "the bytes are not a Envelope"),
+        ):
+            faults: dict[str, str] = {}
+            collect([("ash", data)], stage_after(exchange), faults)
+            assert faults["ash"].startswith(found)
 
 
 # ---- the document
@@ -224,6 +232,13 @@ def test_the_document_suffices_for_fixed_point() -> None:
         assert reference.decoded(case["total"], bits, clients, bound) == case["decoded"]
 
 
+def test_the_document_suffices_for_disputes_and_limits() -> None:
+    for case in FAULTS["disputes"]:
+        assert sorted(reference.suspects(case["disputes"])) == case["suspects"]
+    vector = len(body(2, "ash")[0])
+    assert reference.longest_replies(len(SESSION["clients"]) - 1, vector)[:5] == FAULTS["limits"]
+
+
 # ---- the document: the whole session
 
 
@@ -266,7 +281,10 @@ def test_the_document_suffices_for_the_session_id_and_the_key_list() -> None:
     members, entries, _ = unpack(request(1, "ash")[4:])
     signed = [unpack(replies(0)[name][4:])[0] for name in members]
     assert entries == b"".join(reference.entry(*each) for each in signed)
-    assert reference.key_list_digest(members, entries).hex() == SESSION["key list digest"]
+    keys = reference.key_list_digest(members, entries)
+    assert keys.hex() == SESSION["key list digest"]
+    shared, _ = unpack(request(2, "ash")[4:])
+    assert reference.membership_digest(keys, shared).hex() == SESSION["membership digest"]
 
 
 @pytest.mark.parametrize("name", SESSION["clients"])

@@ -19,10 +19,12 @@ from protocols.aggregation.messages import (
     Dealt,
     Envelope,
     Extract,
+    Header,
     InputRequest,
     SharesRequest,
     Signed,
     UnmaskRequest,
+    envelope,
     extract,
     key_list_entry,
 )
@@ -32,7 +34,7 @@ from protocols.errors import Forged, Inconsistent, MalformedMessage, ProtocolErr
 from protocols.merkle import tree_of
 from protocols.primitives import AgreementKey
 from protocols.wire import decode, encode
-from tests.vectors.session import DROPPED, NAMES, Json, Transcript, record, signed
+from tests.vectors.session import DROPPED, NAMES, Json, Transcript, identity, record, signed, terms
 
 Error = type[ProtocolError]
 R = TypeVar("R", bound=msgspec.Struct)
@@ -155,7 +157,7 @@ def fake_keys(made: Transcript, other: Transcript) -> Iterator[tuple[str, Envelo
     fresh = [AgreementKey(bytes([i]) * 32).public for i in (1, 2)]
 
     def keys(mask: bytes, share: bytes, **changes: str) -> Envelope:
-        return signed("éclat", Step.KEYS, b"", pack(Advertised(mask, share, b"")), **changes)  # type: ignore[arg-type]
+        return signed("éclat", Step.KEYS, b"", pack(Advertised(mask, share, b"")), **changes)
 
     yield "keys signed by another", keys(*fresh, signer="cedar"), Forged
     yield "keys that are not those signed", Envelope(honest.signed, made.reply(Step.KEYS, "ash").parts), Forged
@@ -163,6 +165,10 @@ def fake_keys(made: Transcript, other: Transcript) -> Iterator[tuple[str, Envelo
     yield "no header", Envelope(Signed(b"", honest.signed.signature), honest.parts), MalformedMessage
     yield "keys of another attempt", other.reply(Step.KEYS, "éclat"), Inconsistent
     yield "another step", signed("éclat", Step.JOIN, b"", honest.parts[0]), Inconsistent
+    for field, long in {"session": bytes(33), "keys": bytes(33), "seed": bytes(33), "sender": "é" * 256}.items():
+        header = msgspec.structs.replace(Header(terms().session, Step.KEYS, "éclat", b"", b"", b""), **{field: long})
+        given = envelope(identity("éclat"), header, honest.parts)
+        yield f"a header with too long a {field}", given, MalformedMessage
     yield "two parts", signed("éclat", Step.KEYS, b"", honest.parts[0], b""), MalformedMessage
     yield "no keys in it", signed("éclat", Step.KEYS, b"", b""), MalformedMessage
     yield "a key of another", keys(theirs.mask_key, fresh[0]), Inconsistent
@@ -217,7 +223,7 @@ def complaint(made: Transcript) -> Json:
     dealing = signed("ash", Step.SHARES, made.keys, *parts)
     dealt = decode(made.requests[Step.INPUT][VICTIM], InputRequest).dealt
     request = encode(InputRequest(EVERYBODY, (extract(dealing, tree_of(parts), 1), *dealt[1:])))
-    reply = signed(VICTIM, Step.COMPLAINT, made.keys, pack(Complaint(("ash",))))
+    reply = signed(VICTIM, Step.COMPLAINT, made.members, pack(Complaint(("ash",))))
     return {"to": VICTIM, "after": 2, "message": request.hex(), "reply": encode(reply).hex()}
 
 
@@ -240,10 +246,14 @@ def survivor_sets(made: Transcript) -> Iterator[Case]:
     yield Case("a survivor who dealt no shares", 2, late, Inconsistent, then=(without_cedar,))
 
 
+def long_consent(statement: bytes, keys: bytes) -> Signed:
+    return signed("éclat", Step.CONSISTENCY, keys, statement, seed=bytes(33)).signed
+
+
 def consents(made: Transcript, other: Transcript) -> Iterator[Case]:
     ash, birch, eclat = decode(made.requests[Step.UNMASK][VICTIM], UnmaskRequest).consents
     statement = made.reply(Step.CONSISTENCY, "ash").parts[0]
-    keys = made.keys
+    keys = made.members
     for wrong, given, error in (
         ("no signatures", [], Inconsistent),
         ("one fewer than the threshold", [ash, birch], Inconsistent),
@@ -256,5 +266,6 @@ def consents(made: Transcript, other: Transcript) -> Iterator[Case]:
         ("one of another attempt", [ash, birch, other.reply(Step.CONSISTENCY, "éclat").signed], Inconsistent),
         ("one that does not verify", [ash, birch, Signed(eclat.header, bytes(64))], Forged),
         ("one that is none", [ash, birch, Signed(b"", b"")], MalformedMessage),
+        ("one with too long a header", [ash, birch, long_consent(statement, keys)], MalformedMessage),
     ):
         yield Case(wrong, 4, encode(UnmaskRequest(tuple(given))), error)

@@ -6,20 +6,31 @@ Not a test. One of the four sends nothing from exchange 2 on, so that the sum ne
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import Envelope, Header, SharesRequest, envelope, key_list_digest
+from protocols.aggregation.messages import (
+    Envelope,
+    Header,
+    InputRequest,
+    SharesRequest,
+    envelope,
+    key_list_digest,
+    membership_digest,
+)
 from protocols.aggregation.server import AggregationServer
 from protocols.aggregation.session import Context, Roster, Step, Terms
+from protocols.aggregation.sharing import Keys
+from protocols.aggregation.stage import Stage, Sum
 from protocols.aggregation.states import Contribution
 from protocols.base import ClientId
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.graph import CohortRules
+from protocols.masking import Work
 from protocols.primitives import Identity
 from protocols.wire import decode
 
@@ -97,6 +108,25 @@ class Transcript:
         """The digest of the key list."""
         shown = decode(self.requests[Step.SHARES]["ash"], SharesRequest)
         return key_list_digest(shown.members, shown.entries)
+
+    @property
+    def members(self) -> bytes:
+        """The digest of the key list and of who dealt shares, which headers name from exchange 2 on."""
+        return membership_digest(self.keys, decode(self.requests[Step.INPUT]["ash"], InputRequest).shared)
+
+
+def stages(replies: Sequence[Mapping[ClientId, bytes]]) -> Iterator[Stage]:
+    """The server's stage before each of these exchanges' replies, and the one that follows on them, if any."""
+    stage: Stage | Sum = Keys(terms(), frozenset(NAMES), Work())
+    for given in replies:
+        assert not isinstance(stage, Sum)
+        yield stage
+        for name, data in given.items():
+            stage.fold(name, decode(data, Envelope))
+        following = stage.finish()
+        stage = following if isinstance(following, Sum) else following[0]
+    if not isinstance(stage, Sum):
+        yield stage
 
 
 def record(attempt: int = 1) -> Transcript:

@@ -27,6 +27,7 @@ def session() -> Json:
         "layout digest": agreed.layout.digest.hex(),
         "session id": agreed.session.hex(),
         "key list digest": made.keys.hex(),
+        "membership digest": made.members.hex(),
         "self mask keys": {name: self_mask_key(agreed, name, made.random[name].draws[2]).hex() for name in NAMES},
         "pair mask keys": pair_keys(made),
         "dropped": DROPPED,
