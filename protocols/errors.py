@@ -59,17 +59,22 @@ class Behind(ProtocolError):
 
 
 class RoundAborted(ProtocolError):
-    """Too few clients were left. ``faults`` maps clients to what was wrong with their messages, ``suspects`` are those
-    without whom the next attempt has no dispute about shares.
+    """Too few clients were left. ``faults`` maps clients to what was wrong with their messages.
+
+    ``disputes`` maps those whose shares are in dispute to those who say that they do not open.
     """
 
     def __init__(
-        self, message: str, faults: dict[str, str], dropped: dict[str, str], suspects: frozenset[str] = frozenset()
+        self,
+        message: str,
+        faults: dict[str, str],
+        dropped: dict[str, str],
+        disputes: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         super().__init__(message)
         self.faults = faults
         self.dropped = dropped
-        self.suspects = suspects
+        self.disputes = disputes or {}
 
 
 class ConfigurationError(ValueError):

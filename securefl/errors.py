@@ -106,14 +106,17 @@ class TrainingFailed(SecureFLError):
 class RoundFailed(SecureFLError):
     """A round did not complete; the message says what became of the model. ``lost``: who, and where or why.
 
-    ``suspects``: without whom the next attempt has no dispute about shares.
+    ``disputes`` maps those whose shares are in dispute to those who say that they do not open.
     """
 
     exit_code = 5
 
     def __init__(
-        self, message: str, lost: Mapping[str, str] | None = None, suspects: frozenset[str] = frozenset()
+        self,
+        message: str,
+        lost: Mapping[str, str] | None = None,
+        disputes: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         super().__init__(message)
         self.lost = dict(lost or {})
-        self.suspects = suspects
+        self.disputes = dict(disputes or {})

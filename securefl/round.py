@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+from protocols.aggregation.disputes import suspects
 from securefl.client import Client
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, RoundFailed
+from securefl.plan import Plan
 from securefl.privacy.mechanism import DPSGD
 from securefl.records import RoundRecord
 from securefl.server import Outcome, Server
@@ -40,7 +42,7 @@ def federate(
     engine = LocalEngine({client.name: client for client in clients}, faults)
     transcript = transcript or Transcript()
     server.set_up(transcript.recording(engine.exchange(0), 0))
-    left_out: dict[str, str] = {}
+    left_out = LeftOut()
     while server.round_number < rounds:
         started = time.perf_counter()
         transcript.count_anew()
@@ -59,28 +61,57 @@ def enrol(server: Server, clients: Sequence[Client]) -> None:
         client.pin(roster, plan)
 
 
+@dataclass
+class LeftOut:
+    """Who is not asked again in a run: who deals bad shares, or lies about others', as many as rounds can do without.
+
+    Either would cost an attempt, or its victims their part, in every round. Disputes add up over the run: a pair of
+    liars has one honest dealer left out, and is itself in as many disputes as the next one.
+    """
+
+    faults: dict[str, str] = field(default_factory=dict)
+    disputes: dict[str, set[str]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    def learn(self, plan: Plan, faults: Mapping[str, str], disputes: Mapping[str, Collection[str]]) -> None:
+        """Take in what became known in one attempt. Who is proven to be at fault goes first."""
+        for dealer, complainers in disputes.items():
+            self.disputes.setdefault(dealer, set()).update(complainers)
+        suspected = suspects(self.disputes)
+        for name, why in faults.items():
+            if why.startswith("blamed: ") or name in suspected:
+                self.faults.setdefault(name, f"left out: {why}")
+        blamed = [name for name, why in self.faults.items() if why.startswith("left out: blamed: ")]
+        wanted = dict.fromkeys((*sorted(blamed), *self.names, *sorted(suspected)))
+        self.names = tuple(wanted)[: max(0, len(plan.clients) - plan.minimum)]
+
+    def reasons(self) -> dict[str, str]:
+        """Who is left out, and why."""
+        return {name: self.faults.get(name, "left out: in dispute about shares") for name in self.names}
+
+
 def _attempt(
     server: Server,
     clients: Sequence[Client],
     engine: LocalEngine,
     transcript: Transcript,
     number: int,
-    left_out: dict[str, str],
+    left_out: LeftOut,
 ) -> Outcome:
-    """The round, tried again without those who refused; who is named or in dispute joins ``left_out``, for the run."""
+    """The round, tried again without those who refused; who is named or suspected joins ``left_out``, for the run."""
     refused: set[str] = set()
     for tries_left in reversed(range(ATTEMPTS)):
-        known = dict(left_out)
+        known = left_out.reasons()
         try:
-            outcome = server.round(transcript.recording(engine.exchange(number), number), refused.union(left_out))
+            outcome = server.round(transcript.recording(engine.exchange(number), number), refused.union(known))
         except RoundFailed as failure:
             refused |= {name for name, why in failure.lost.items() if _will_refuse_again(why)}
-            _leave_out(server, failure.lost, failure.suspects, left_out)
-            if tries_left == 0 or len(clients) - len(refused.union(left_out)) < server.plan.minimum:
+            left_out.learn(server.plan, failure.lost, failure.disputes)
+            if tries_left == 0 or len(clients) - len(refused.union(left_out.reasons())) < server.plan.minimum:
                 _refuse_over_budget(server, clients, failure)
                 raise
         else:
-            _leave_out(server, outcome.dropped, outcome.suspects, left_out)
+            left_out.learn(server.plan, outcome.dropped, outcome.disputes)
             return replace(outcome, dropped={**known, **outcome.dropped})
     raise AssertionError("every attempt returns or raises")
 
@@ -88,17 +119,6 @@ def _attempt(
 def _will_refuse_again(why: str) -> bool:
     """Who refused will do so again. Who was silent, garbled or behind may be back."""
     return why.startswith("refused: ") and why != "refused: behind"
-
-
-def _leave_out(server: Server, faults: Mapping[str, str], suspects: Collection[str], left_out: dict[str, str]) -> None:
-    """Leave out for the rest of the run who deals bad shares or lies about others': as many as a round can do without.
-
-    Those who are proven to come first. Either kind would cost an attempt, or its victims their part, every round.
-    """
-    blamed = [name for name, why in faults.items() if why.startswith("blamed: ")]
-    for name in (*sorted(blamed), *sorted(set(suspects).difference(blamed))):
-        if len(server.plan.clients) - len({*left_out, name}) >= server.plan.minimum:
-            left_out.setdefault(name, f"left out: {faults.get(name, 'in dispute')}")
 
 
 def _refuse_over_budget(server: Server, clients: Sequence[Client], failure: RoundFailed) -> None:

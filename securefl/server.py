@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Outcome:
     """One committed round, as the server knows it. ``dropped`` maps clients to where or why they were lost;
-    ``suspects``: without whom the next round has no dispute about shares.
+    ``disputes`` maps those whose shares are in dispute to those who say that they do not open.
     """
 
     round: int
@@ -50,7 +50,7 @@ class Outcome:
     recovered: tuple[str, ...]
     dropped: Mapping[str, str]
     accuracy: float | None
-    suspects: frozenset[str] = frozenset()
+    disputes: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Server:
@@ -246,7 +246,7 @@ class Server:
             aggregate.sum.recovered,
             dropped,
             accuracy,
-            aggregate.suspects,
+            aggregate.disputes,
         )
 
     def _note_behind(self, faults: Mapping[str, str]) -> None:
@@ -295,7 +295,7 @@ class Server:
 
 def _failed(error: RoundAborted, then: str = "The model is unchanged.") -> RoundFailed:
     lost = {**error.dropped, **error.faults}
-    return RoundFailed(f"{error}. Lost: {_named(lost)}. {then}", lost, error.suspects)
+    return RoundFailed(f"{error}. Lost: {_named(lost)}. {then}", lost, error.disputes)
 
 
 def _named(faults: Mapping[str, str]) -> str:

@@ -257,4 +257,4 @@ class Refusal(Message, frozen=True):
     """A client's unsigned word that it will not answer. ``reason`` is a fixed word, never an exception's text."""
 
     KIND: ClassVar[int] = 33
-    reason: Annotated[str, msgspec.Meta(pattern="^[a-z]{1,20}$")]
+    reason: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,20}\Z")]

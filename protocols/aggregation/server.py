@@ -6,10 +6,9 @@ A crash, silence or a message that does not verify is a dropout, kept by name. T
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocols.aggregation.collect import collect
-from protocols.aggregation.disputes import suspects
 from protocols.aggregation.messages import KeysRequest
 from protocols.aggregation.session import Terms
 from protocols.aggregation.sharing import Keys
@@ -26,13 +25,13 @@ class Aggregate:
     """What a round gave. ``dropped`` maps a client to where it fell silent, ``faults`` to what was wrong with it.
 
     A fault that starts with "refused: " is the client's own word, with "blamed: " is what others can prove of it, with
-    "disputed: " is what others say of the shares that it dealt. ``suspects``: whom to leave out to be rid of disputes.
+    "disputed: " is what others say of the shares that it dealt: ``disputes`` maps dealers to those.
     """
 
     sum: Sum
     dropped: Mapping[ClientId, str]
     faults: Mapping[ClientId, str]
-    suspects: frozenset[ClientId] = frozenset()
+    disputes: Mapping[ClientId, frozenset[ClientId]] = field(default_factory=dict)
 
     @property
     def contributors(self) -> tuple[ClientId, ...]:
@@ -53,7 +52,7 @@ class AggregationServer:
         self._sum: Sum | None = None
         self.dropped: dict[ClientId, str] = {}
         self.faults: dict[ClientId, str] = {}
-        self._suspects: frozenset[ClientId] = frozenset()
+        self._disputes: dict[ClientId, frozenset[ClientId]] = {}
 
     def open(self) -> Messages:
         # Most often one object for all, which may hold a model: encoded once, and told apart without reading it.
@@ -78,7 +77,7 @@ class AggregationServer:
     def result(self) -> Aggregate:
         if self._sum is None:
             raise RuntimeError("the round is not over: drive the session to its end first")
-        return Aggregate(self._sum, self.dropped, self.faults, self._suspects)
+        return Aggregate(self._sum, self.dropped, self.faults, self._disputes)
 
     def _next(self, stage: Stage) -> Messages:
         try:
@@ -95,10 +94,10 @@ class AggregationServer:
         return requests
 
     def _note_disputes(self, stage: Inputs) -> None:
-        self._suspects = suspects(stage.disputes)
+        self._disputes = {dealer: frozenset(complainers) for dealer, complainers in stage.disputes.items()}
         for dealer, complainers in stage.disputes.items():
             self.faults.setdefault(dealer, f"disputed: {', '.join(sorted(complainers))[:80]} cannot open its shares")
         self.faults |= {name: f"blamed: {why}" for name, why in stage.blamed.items()}
 
     def _aborted(self, message: str) -> RoundAborted:
-        return RoundAborted(message, self.faults, self.dropped, self._suspects)
+        return RoundAborted(message, self.faults, self.dropped, self._disputes)

@@ -22,7 +22,7 @@ from protocols.aggregation.messages import (
 )
 from protocols.aggregation.recovery import Recovery
 from protocols.aggregation.secrets import commitment
-from protocols.aggregation.session import Step
+from protocols.aggregation.session import LONGEST_NAME, Step
 from protocols.aggregation.stage import CohortKeys, Dealing, Proof, Stage, Sum
 from protocols.aggregation.verify import read
 from protocols.base import ClientId, Messages, Requests
@@ -49,8 +49,9 @@ class Inputs:
         self._sum = RunningSum(self._layout.ring, self._layout.length)
         self._inputs: dict[ClientId, Signed] = {}
         self._seeds: dict[ClientId, bytes] = {}
-        # A vector, or a complaint with the names of all neighbours.
-        self.largest = SHORT_REPLY + self._layout.length * self._layout.ring.item_bytes + 300 * cohort.graph.degree
+        # A vector, or a complaint with the names of all neighbours, of up to four bytes a character.
+        names = (4 * LONGEST_NAME + 10) * cohort.graph.degree
+        self.largest = SHORT_REPLY + self._layout.length * self._layout.ring.item_bytes + names
         self.disputes: dict[ClientId, set[ClientId]] = {}
         self._complainers: set[ClientId] = set()
 

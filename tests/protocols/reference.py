@@ -366,5 +366,5 @@ def layout_digest(dimension: int, bound: float, clients: int, bits: int, noise: 
 
 def longest_replies(degree: int, vector: int) -> list[int]:
     """In each of exchanges 0 to 5, for a packed vector of so many bytes."""
-    more = [0, 1032 * degree, vector + 300 * degree, 0, 40 * (degree + 1), 0]
+    more = [0, 1032 * degree, vector + 1030 * degree, 0, 40 * (degree + 1), 0]
     return [4096 + extra for extra in more]
