@@ -267,6 +267,26 @@ def test_a_model_is_settled_by_a_quorum_and_a_majority_of_the_roster(cohort: int
     assert CohortRules().binding(cohort, roster) == tags
 
 
+@pytest.mark.parametrize(
+    ("minimum", "cohort", "roster", "colluders", "tags"),
+    [(4, 4, 7, 0, 4), (4, 4, 7, 1, 5), (7, 7, 20, 2, 12), (7, 20, 20, 2, 14), (7, 7, 21, 2, 12)],
+)
+def test_colluders_cost_a_model_more_equal_tags(
+    minimum: int, cohort: int, roster: int, colluders: int, tags: int
+) -> None:
+    assert CohortRules(minimum, None, colluders).binding(cohort, roster) == tags
+
+
+@given(st.data())
+def test_no_two_models_are_settled_though_colluders_sign_both(data: st.DataObject) -> None:
+    """Two sets of so many of one roster share more than the colluders; and the honest ones can settle one."""
+    colluders = data.draw(st.integers(0, 40))
+    rules = CohortRules(max(3, 3 * colluders + 1), None, colluders, None)
+    roster = data.draw(st.integers(rules.minimum, 300))
+    tags = rules.binding(data.draw(st.integers(rules.minimum, roster)), roster)
+    assert 2 * tags - roster > colluders and tags <= roster - colluders
+
+
 def test_a_chosen_threshold_is_the_quorum_too() -> None:
     rules = CohortRules(3, 110)
     assert rules.quorum(150) == rules.binding(150, 150) == rules.least(150) == 110

@@ -15,6 +15,7 @@ import pytest
 
 from protocols import errors
 from protocols.aggregation.collect import collect
+from protocols.aggregation.disputes import suspects
 from protocols.aggregation.messages import Envelope
 from protocols.aggregation.server import AggregationServer
 from protocols.aggregation.stage import Stage
@@ -118,7 +119,7 @@ def test_the_server_names_who_makes_an_attempt_fail_and_who_is_in_dispute(case: 
     with pytest.raises(RoundAborted) as aborted:
         server.advance((name, bytes.fromhex(data)) for name, data in case["replies"].items())
     assert type(aborted.value) is getattr(errors, case["error"])
-    assert aborted.value.suspects == set(case["suspects"])
+    assert suspects(aborted.value.disputes) == set(case["suspects"])
     assert [name for name, why in sorted(aborted.value.faults.items()) if why.startswith("blamed: ")] == case["blamed"]
 
 

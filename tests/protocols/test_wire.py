@@ -50,7 +50,7 @@ messages = st.one_of(
     st.builds(InputRequest, st.binary(max_size=4), st.lists(extracts, max_size=3).map(tuple)),
     st.builds(ConsistencyRequest, st.binary(max_size=4)),
     st.builds(UnmaskRequest, st.lists(signed, max_size=3).map(tuple)),
-    st.builds(Refusal, st.text()),
+    st.builds(Refusal, st.from_regex(r"[a-z]{1,20}", fullmatch=True)),
     envelopes,
 )
 

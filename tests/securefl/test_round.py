@@ -408,14 +408,10 @@ def test_a_reply_that_nobody_asked_for_is_written_down_and_ends_nothing() -> Non
 
 def test_two_liars_have_one_honest_client_left_out_and_then_go_themselves() -> None:
     plan = msgspec.structs.replace(enrolled()[0].plan, clients=tuple(f"site-{i}" for i in range(10)), minimum=4)
-    left_out = LeftOut()
-    left_out.learn(
-        plan, {"site-0": "disputed: site-8, site-9 cannot open its shares"}, {"site-0": {"site-8", "site-9"}}
-    )
-    assert left_out.reasons() == {"site-0": "left out: disputed: site-8, site-9 cannot open its shares"}
-    left_out.learn(
-        plan, {"site-1": "disputed: site-8, site-9 cannot open its shares"}, {"site-1": {"site-8", "site-9"}}
-    )
+    left_out, liars = LeftOut(), {"site-8", "site-9"}
+    left_out.learn(plan, {"site-0": "disputed: they cannot open its shares"}, {"site-0": liars})
+    assert left_out.reasons() == {"site-0": "left out: disputed: they cannot open its shares"}
+    left_out.learn(plan, {"site-1": "disputed: they cannot open its shares"}, {"site-1": liars})
     assert set(left_out.names) == {"site-0", "site-1", *liars}
     left_out.learn(plan, {"site-2": "blamed: wrong", "site-3": "blamed: wrong", "site-4": "blamed: wrong"}, {})
     assert len(left_out.names) == 6 and {"site-2", "site-3", "site-4"} <= set(left_out.names)

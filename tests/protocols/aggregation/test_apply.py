@@ -210,6 +210,29 @@ def test_a_round_is_committed_at_t_equal_tags(over: tuple[Cohort, ApplyRequest])
     assert all(tree_of(e.parts).root == e.signed.authenticate(cohort.terms.roster).body for e in commit.evidence)
 
 
+@pytest.mark.parametrize(("colluders", "needed"), [(0, 4), (1, 5)])
+def test_a_colluder_that_could_tag_two_models_costs_a_tag_more(colluders: int, needed: int) -> None:
+    """Of seven, four can be told of one model and, with a colluder, four of another."""
+    cohort = make("ckks-unmasked", 7, rules=CohortRules(4, None, colluders, None))
+    aggregate = cohort.run(Wire(cohort.clients, dict.fromkeys(["c4", "c5", "c6"], 0)))
+    server = ApplyServer(cohort.terms, apply_request(cohort.terms, aggregate.sum))
+    server.open()
+    one = [(name, tagged(cohort, name, b"new")) for name in names(7)[: needed - 1]]
+    assert set(server.advance(one)) == set(names(7)[needed - 1 :])
+    assert server.advance([("c6", tagged(cohort, "c6", b"new"))]) == {} and server.result.tag == b"new"
+
+
+def test_a_reply_longer_than_any_honest_one_does_not_count(over: tuple[Cohort, ApplyRequest]) -> None:
+    cohort, request = over
+    server = ApplyServer(cohort.terms, request)
+    server.open()
+    room = server.largest - len(tagged(cohort, "c0", b""))
+    longer = {"c0": tagged(cohort, "c0", bytes(room - 9)), "c1": tagged(cohort, "c1", bytes(room + 1))}
+    assert len(longer["c0"]) <= server.largest < len(longer["c1"])
+    assert "c0" not in server.advance(longer.items())
+    assert set(server.faults) == {"c1"} and "at most 4096 are honest" in server.faults["c1"]
+
+
 def test_a_minority_with_another_model_is_behind(over: tuple[Cohort, ApplyRequest]) -> None:
     cohort, request = over
     server = ApplyServer(cohort.terms, request)

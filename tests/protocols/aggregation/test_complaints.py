@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import Complaint, Dealt, Envelope, Header, SharePair, envelope
+from protocols.aggregation.disputes import suspects
+from protocols.aggregation.marks import mark
+from protocols.aggregation.messages import (
+    Complaint,
+    Dealt,
+    Envelope,
+    Header,
+    SharePair,
+    envelope,
+    membership_digest,
+)
 from protocols.aggregation.session import Step
 from protocols.aggregation.states import Cohort as Accepted
 from protocols.base import ClientId, Messages
@@ -81,7 +91,9 @@ def test_one_bad_dealing_makes_its_receiver_a_dropout_and_the_sum_is_right(cell:
     cohort = make(cell, types={"c2": dealing_badly(["c0"], spoil)})
     wire = Wire(cohort.clients)
     aggregate = cohort.run(wire)
-    assert dict(aggregate.faults) == {"c0": "cannot open the shares of c2"}
+    disputed = {"c2": "disputed: c0 cannot open its shares"}
+    assert dict(aggregate.faults) == {"c0": "cannot open the shares of c2"} | disputed
+    assert suspects(aggregate.disputes) == {"c0", "c2"}
     assert dict(aggregate.dropped) == {"c0": "exchange 2"}
     assert aggregate.sum.recovered == ("c0",) and aggregate.contributors == ("c1", "c2", "c3", "c4")
     assert cohort.is_right(aggregate)
@@ -95,17 +107,20 @@ def test_all_bad_dealings_to_one_client_are_named_at_once() -> None:
     wire = Wire(cohort.clients)
     aggregate = cohort.run(wire)
     assert msgspec.msgpack.decode(wire.reply(Step.INPUT, "c0").parts[0], type=Complaint).dealers == ("c1", "c3")
-    assert dict(aggregate.faults) == {"c0": "cannot open the shares of c1, c3"} and cohort.is_right(aggregate)
+    disputed = dict.fromkeys(["c1", "c3"], "disputed: c0 cannot open its shares")
+    assert dict(aggregate.faults) == {"c0": "cannot open the shares of c1, c3"} | disputed
+    assert suspects(aggregate.disputes) == {"c0"} and cohort.is_right(aggregate)
 
 
 def test_a_complaint_reveals_nothing_but_names() -> None:
-    """It is to the bit what anybody with the sender's identity could write who knows names and key list."""
+    """It is to the bit what anybody with the sender's identity could write who knows names, key list and sharers."""
     cohort = make("secagg", types={"c2": dealing_badly(["c0"])})
     wire = Wire(cohort.clients)
     cohort.run(wire)
     said = wire.reply(Step.INPUT, "c0")
     keys = wire.reply(Step.SHARES, "c0").signed.authenticate(cohort.terms.roster).keys
-    header = Header(cohort.terms.session, Step.COMPLAINT, "c0", keys, b"", b"")
+    members = membership_digest(keys, mark(names(5), names(5)))
+    header = Header(cohort.terms.session, Step.COMPLAINT, "c0", members, b"", b"")
     assert said == envelope(identity("c0"), header, [msgspec.msgpack.encode(Complaint(("c2",)))])
 
 
@@ -125,6 +140,7 @@ def test_more_complaints_than_holders_may_be_missing_abort_the_attempt_and_name_
     faults = aborted.value.faults
     assert faults[dealer] == f"blamed: its shares do not open, say {receivers} of those who were dealt them"
     assert set(faults) == {dealer, *cheated} and set(aborted.value.dropped) == set(cheated)
+    assert suspects(aborted.value.disputes) == {dealer}
 
 
 @pytest.mark.parametrize(("count", "receivers"), [(4, 1), (5, 1), (7, 2), (10, 3)])
@@ -134,7 +150,9 @@ def test_as_many_complaints_as_holders_may_be_missing_blame_nobody_and_the_sum_i
     cheated = names(count)[:receivers]
     cohort = make("secagg", count, types={"c3": dealing_badly(cheated)})
     aggregate = cohort.run(Wire(cohort.clients))
-    assert set(aggregate.faults) == set(aggregate.dropped) == set(cheated)
+    assert set(aggregate.dropped) == set(cheated) and set(aggregate.faults) == {*cheated, "c3"}
+    assert aggregate.faults["c3"] == f"disputed: {', '.join(cheated)} cannot open its shares"
+    assert suspects(aggregate.disputes) == ({"c3"} if receivers > 1 else {"c3", *cheated})
     assert "c3" in aggregate.contributors and cohort.is_right(aggregate)
 
 
@@ -146,15 +164,24 @@ def test_liars_that_the_default_threshold_tolerates_get_no_honest_dealer_blamed(
     """One of four or more, and any number below a third: whomever they complain about, together or alone."""
     everyone = names(count)
     liars = data.draw(st.sets(st.sampled_from(everyone), min_size=1, max_size=(count - 1) // 3))
-    lies = {
-        liar: complaint(*data.draw(st.sets(st.sampled_from([n for n in everyone if n != liar]), min_size=1)))
-        for liar in liars
+    accused = {
+        liar: data.draw(st.sets(st.sampled_from([n for n in everyone if n != liar]), min_size=1)) for liar in liars
     }
+    lies = {liar: complaint(*dealers) for liar, dealers in accused.items()}
     cohort = make("secagg", count)
     aggregate = cohort.run(Wire(cohort.clients, on_reply=saying(count, lies)))
-    assert set(aggregate.faults) == liars == set(aggregate.dropped)
-    assert not any(fault.startswith("blamed") for fault in aggregate.faults.values())
+    about = set().union(*accused.values())
+    assert set(aggregate.dropped) == liars and set(aggregate.faults) == liars | about
+    assert {name for name, fault in aggregate.faults.items() if fault.startswith("disputed: ")} == about - liars
+    assert all(aggregate.faults[liar].startswith("cannot open the shares of ") for liar in liars)
+    assert suspects(aggregate.disputes) == suspects(disputes(accused))
     assert cohort.is_right(aggregate)
+
+
+def disputes(accused: Mapping[ClientId, Collection[ClientId]]) -> dict[ClientId, set[ClientId]]:
+    """Of each dealer, who complains about it."""
+    every = set().union(*accused.values())
+    return {dealer: {name for name, dealers in accused.items() if dealer in dealers} for dealer in every}
 
 
 # ---- complaints that do not count
@@ -206,9 +233,11 @@ def blamed_with(first: Say) -> RoundAborted:
 def test_an_improper_complaint_is_a_fault_of_its_sender_and_counts_against_nobody(case: str) -> None:
     """With it there would be three, one more than the threshold tolerates."""
     assert COUNT - T == 2
-    assert set(blamed_with(complaint("c3")).faults) == {"c0", "c1", "c2", "c3"}
-    faults = blamed_with(IMPROPER[case]).faults
-    assert set(faults) == {"c0", "c1", "c2"} and not faults["c0"].startswith("cannot open")
+    assert blamed_with(complaint("c3")).faults["c3"].startswith("blamed: ")
+    aborted = blamed_with(IMPROPER[case])
+    faults = aborted.faults
+    assert set(faults) == {"c0", "c1", "c2", "c3"} and not faults["c0"].startswith("cannot open")
+    assert faults["c3"] == "disputed: c1, c2 cannot open its shares" and suspects(aborted.disputes) == {"c3"}
 
 
 def test_a_complaint_counts_once_however_often_it_names_a_dealer_or_comes() -> None:
@@ -223,6 +252,7 @@ def test_a_complaint_counts_once_however_often_it_names_a_dealer_or_comes() -> N
 
     aggregate = cohort.run(Echo(cohort.clients, on_reply=twice))
     assert "blamed" not in aggregate.faults["c3"] and dict(aggregate.dropped) == {"c0": "exchange 2"}
+    assert suspects(aggregate.disputes) == {"c0", "c3"}
     assert cohort.is_right(aggregate)
 
 

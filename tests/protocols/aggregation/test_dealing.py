@@ -212,7 +212,7 @@ class WrongOpening(AggregationClient):
         spent, honest = super()._unmask(state, request)
         opened = msgspec.msgpack.decode(honest.parts[0], type=Opened).shares
         body = Opened((bytes(33), *opened[1:]))
-        return spent, self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(body)])
+        return spent, self._envelope(Step.UNMASK, state.members, [msgspec.msgpack.encode(body)])
 
 
 @pytest.mark.parametrize("dishonest", [WrongShares, ShortShares])

@@ -28,7 +28,7 @@ from protocols.aggregation.server import AggregationServer
 from protocols.aggregation.session import Step
 from protocols.aggregation.summing import Unmask
 from protocols.base import ClientId, Messages, drive
-from protocols.errors import Forged, RoundAborted
+from protocols.errors import Forged, MalformedMessage, RoundAborted
 from protocols.wire import decode, encode
 from tests.protocols.cohort import CELLS, MASKED, Tamper, Wire, clean_run, identity, make, names, roster, steps_of
 
@@ -149,6 +149,48 @@ def test_a_refusal_is_a_dropout_with_its_word(cell: str) -> None:
     assert dict(aggregate.faults) == {"c2": "refused: budget"}
     assert dict(aggregate.dropped) == {"c2": "exchange 0"}
     assert cohort.is_right(aggregate)
+
+
+ESCAPES = ("\x1b[2Jbudget", "budget\x1b[0m", "budget\r", "\0", "\u202etegdub")
+LAST_LINE_FEED = pytest.param(
+    "budget\n", marks=pytest.mark.xfail(strict=True, reason="in a pattern, $ matches before a last line feed too")
+)
+
+
+@pytest.mark.parametrize("word", ["", "Budget", "no budget", "a" * 21, "b\u00fcdget", *ESCAPES, LAST_LINE_FEED])
+def test_a_refusal_is_one_short_word_without_escapes(word: str) -> None:
+    """It comes unsigned, and is shown to people."""
+    with pytest.raises(MalformedMessage):
+        decode(encode(Refusal(word)), Refusal)
+    cohort = make("secagg")
+    refusal = encode(Refusal(word))
+    wire = Wire(cohort.clients, on_reply=lambda at, name, data: refusal if (at, name) == (Step.KEYS, "c2") else data)
+    aggregate = cohort.run(wire)
+    assert set(aggregate.faults) == {"c2"} and "refused" not in aggregate.faults["c2"]
+    assert aggregate.faults["c2"].isprintable() and (not word or word not in aggregate.faults["c2"])
+
+
+@pytest.mark.parametrize("word", ["a", "budget", "z" * 20])
+def test_a_refusals_word_comes_as_it_was(word: str) -> None:
+    assert decode(encode(Refusal(word)), Refusal).reason == word
+
+
+def test_who_sends_another_clients_keys_first_costs_both_their_place_and_nobody_is_blamed() -> None:
+    """A limit: exchange 0 has nothing yet by which the server could tell whose keys they are."""
+    cohort = make("secagg")
+    wire = Wire(cohort.clients)
+
+    def copied(step: Step, name: ClientId, data: bytes) -> bytes:
+        if (step, name) != (Step.KEYS, "c1"):
+            return data
+        header = decode(data, Envelope).signed.authenticate(roster(5))
+        return encode(envelope(identity("c1"), header, wire.reply(Step.KEYS, "c2").parts))
+
+    wire.on_reply = copied
+    aggregate = cohort.run(wire)
+    assert dict(aggregate.faults) == {"c2": "a public key is used twice"}
+    assert dict(aggregate.dropped) == {"c1": "exchange 1", "c2": "exchange 0"}
+    assert aggregate.contributors == ("c0", "c3", "c4") and cohort.is_right(aggregate)
 
 
 def test_an_abort_says_who_was_wrong_and_who_was_silent() -> None:

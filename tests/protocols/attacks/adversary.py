@@ -35,6 +35,7 @@ from protocols.aggregation.messages import (
     extract,
     key_list_digest,
     key_list_entry,
+    membership_digest,
     survivors_statement,
 )
 from protocols.aggregation.secrets import pair_mask, self_mask_key
@@ -189,7 +190,7 @@ class Adversary:
         keys = key_list_digest(self.members, self.entries)
         marks = mark(self.members, shared), mark(self.members, survivors)
         statement = survivors_statement(self.terms.session, keys, self.members, *marks)
-        header = Header(self.terms.session, Step.CONSISTENCY, name, keys, b"", b"")
+        header = Header(self.terms.session, Step.CONSISTENCY, name, membership_digest(keys, marks[0]), b"", b"")
         self.consents[tuple(survivors)][name] = envelope(identity(name), header, [statement]).signed
 
     def open(

@@ -9,7 +9,16 @@ import pytest
 
 from protocols import shamir
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import Complaint, Dealt, Envelope, Extract, InputRequest, SharePair
+from protocols.aggregation.disputes import suspects
+from protocols.aggregation.messages import (
+    Complaint,
+    Dealt,
+    Envelope,
+    Extract,
+    InputRequest,
+    SharePair,
+    membership_digest,
+)
 from protocols.aggregation.secrets import commitment, share_key
 from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Step
@@ -109,6 +118,18 @@ def test_a_dealer_of_what_does_not_open_is_named_and_the_next_attempt_does_witho
     assert aggregate.contributors == HONEST and cohort.is_right(aggregate)
 
 
+@pytest.mark.parametrize("silent", [{}, {"c4": int(Step.INPUT)}])
+def test_two_bad_dealers_are_named_at_once(silent: dict[ClientId, int]) -> None:
+    """Of one the self seed does not rebuild, of the other that too or, where it dropped, its mask key."""
+    dealers = {DEALER, "c4"}
+    cohort = cohort_of(AggregationClient, others=dict.fromkeys(dealers, OffPolynomial))
+    with pytest.raises(RoundAborted) as caught:
+        cohort.run(Wire(cohort.clients, silent))
+    assert blamed(caught.value) == dealers == set(caught.value.faults)
+    cohort, aggregate = attempt(AggregationServer, 2, OffPolynomial, without=dealers)
+    assert aggregate.contributors == ("c0", "c1", "c3") and cohort.is_right(aggregate) and not aggregate.faults
+
+
 @pytest.mark.parametrize("dealer", [OffPolynomial, DoesNotOpen])
 def test_a_federation_goes_on_without_a_bad_dealer(dealer: type[AggregationClient]) -> None:
     class Dishonest(Client):
@@ -159,7 +180,8 @@ class Accuses(AggregationClient):
 
     def _mask(self, state: Sharing, request: InputRequest) -> tuple[State, Envelope]:
         body = msgspec.msgpack.encode(Complaint((DEALER,)))
-        return Spent(), self._envelope(Step.COMPLAINT, state.cohort.keys, [body])
+        members = membership_digest(state.cohort.keys, request.shared)
+        return Spent(), self._envelope(Step.COMPLAINT, members, [body])
 
 
 class BelievesOne(AggregationServer):
@@ -175,7 +197,7 @@ class BelievesOne(AggregationServer):
 class BelievesAnybody(Inputs):
     @property
     def blamed(self) -> Mapping[ClientId, str]:
-        return dict.fromkeys(self._complaints, "somebody complains")
+        return dict.fromkeys(self.disputes, "somebody complains")
 
 
 def accused(server: type[AggregationServer]) -> tuple[Cohort, Aggregate]:
@@ -184,12 +206,39 @@ def accused(server: type[AggregationServer]) -> tuple[Cohort, Aggregate]:
 
 
 @pytest.mark.attack("a lying complaint about an honest dealer")
-def test_one_complaint_costs_only_who_complains() -> None:
+def test_one_complaint_costs_this_sum_only_who_complains() -> None:
     _, aggregate = accused(BelievesOne)
     assert aggregate.faults[DEALER] == "blamed: somebody complains"  # out of the next attempt
     cohort, aggregate = accused(AggregationServer)
-    assert set(aggregate.faults) == set(aggregate.dropped) == {"c0"}
+    assert set(aggregate.dropped) == {"c0"} and not any(why.startswith("blamed: ") for why in aggregate.faults.values())
+    assert aggregate.faults[DEALER] == "disputed: c0 cannot open its shares"  # of two, one lies: both are left out
+    assert set(aggregate.faults) == {"c0", DEALER} == suspects(aggregate.disputes)
     assert DEALER in aggregate.contributors and cohort.is_right(aggregate)
+
+
+class CheatsOne(AggregationClient):
+    """Deals to one of all what does not open: too few complain for it to be blamed."""
+
+    def _deal(self, key: AgreementKey, cohort: Accepted, receiver: ClientId, pair: SharePair) -> bytes:
+        dealt = super()._deal(key, cohort, receiver, pair)
+        if receiver != "c0":
+            return dealt
+        honest = msgspec.msgpack.decode(dealt, type=Dealt)
+        return msgspec.msgpack.encode(msgspec.structs.replace(honest, sealed=honest.sealed[::-1]))
+
+
+def test_a_liar_and_a_bad_dealer_look_alike_and_the_next_attempt_is_rid_of_the_dispute() -> None:
+    """Of two, one lies, and the server cannot tell which: without both there is none."""
+    for dishonest in ({DEALER: CheatsOne}, {"c0": Accuses}):
+        cohort = cohort_of(AggregationClient, others=dishonest)
+        first = cohort.run(Wire(cohort.clients))
+        disputed = "disputed: c0 cannot open its shares"
+        assert dict(first.faults) == {"c0": f"cannot open the shares of {DEALER}", DEALER: disputed}
+        assert suspects(first.disputes) == {"c0", DEALER} and cohort.is_right(first)
+        cohort = cohort_of(AggregationClient, attempt=2, others=dishonest)
+        asked = dict.fromkeys((name for name in cohort.clients if name not in suspects(first.disputes)), b"")
+        again = drive(AggregationServer(cohort.terms, asked), Wire(cohort.clients))
+        assert not again.faults and not again.disputes and cohort.is_right(again)
 
 
 class AltersShares(Wire):

@@ -31,7 +31,7 @@ class AnswersTwice(AggregationClient):
 
     def _unmask(self, state: Consenting, request: UnmaskRequest) -> tuple[State, Envelope]:
         _, reply = super()._unmask(state, request)
-        return Masked(state.cohort, state.shared, state.held), reply
+        return Masked(state.cohort, state.shared, state.members, state.held), reply
 
 
 def ask_once_as_alive_and_once_as_dropped(server: Adversary) -> None:
@@ -56,7 +56,7 @@ class OpensBoth(AggregationClient):
 
     def _unmask(self, state: Consenting, request: UnmaskRequest) -> tuple[State, Envelope]:
         both = [msgspec.msgpack.encode(pair) for _, pair in sorted(state.held.items())]
-        return Spent(), self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(Opened(tuple(both)))])
+        return Spent(), self._envelope(Step.UNMASK, state.members, [msgspec.msgpack.encode(Opened(tuple(both)))])
 
 
 def keep_all_that_is_opened(server: Adversary) -> None:
@@ -107,7 +107,7 @@ class OpensByName(AggregationClient):
         alive = sorted({self._name, *named.alive}.intersection(state.held))
         shares = [state.held[name].seed for name in alive]
         shares += [state.held[name].key for name in named.dropped if name in state.held]
-        return encode(self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(Opened(tuple(shares)))]))
+        return encode(self._envelope(Step.UNMASK, state.members, [msgspec.msgpack.encode(Opened(tuple(shares)))]))
 
     def _check_named_once(self, named: NamedUnmask) -> None:
         if len({*named.alive, *named.dropped}) < len(named.alive) + len(named.dropped):

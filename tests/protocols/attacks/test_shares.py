@@ -69,7 +69,7 @@ class Lies(AggregationClient):
     def _unmask(self, state: Consenting, request: UnmaskRequest) -> tuple[State, Envelope]:
         spent, honest = super()._unmask(state, request)
         body = Opened(self._bent(read(honest.parts, Opened).shares))
-        return spent, self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(body)])
+        return spent, self._envelope(Step.UNMASK, state.members, [msgspec.msgpack.encode(body)])
 
     def _bent(self, shares: tuple[bytes, ...]) -> tuple[bytes, ...]:
         raise NotImplementedError

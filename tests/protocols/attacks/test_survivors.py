@@ -26,8 +26,8 @@ class TakesAnySurvivors(OpensUnproven):
     """As if there were no exchange 3: the survivor set is whatever the server says."""
 
     def _consent(self, state: Masked, request: ConsistencyRequest) -> tuple[State, Envelope]:
-        consenting = Consenting(state.cohort, state.shared, state.held, request.survivors)
-        return consenting, self._envelope(Step.CONSISTENCY, state.cohort.keys, [self._statement(consenting)])
+        consenting = Consenting(state.cohort, state.shared, state.members, state.held, request.survivors)
+        return consenting, self._envelope(Step.CONSISTENCY, state.members, [self._statement(consenting)])
 
 
 def leave_each_client_alone_with_the_victim(server: Adversary) -> None:
@@ -104,7 +104,7 @@ class SignsNamesOnly(AggregationClient):
         if len(signers & survivors) < state.cohort.graph.threshold:
             raise Inconsistent("too few signed")
         shares = [pair.seed if peer in survivors else pair.key for peer, pair in sorted(state.held.items())]
-        return Spent(), self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(Opened(tuple(shares)))])
+        return Spent(), self._envelope(Step.UNMASK, state.members, [msgspec.msgpack.encode(Opened(tuple(shares)))])
 
 
 def collect_signatures(client: type[AggregationClient]) -> dict[tuple[ClientId, ...], dict[ClientId, Signed]]:

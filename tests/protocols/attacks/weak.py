@@ -88,4 +88,4 @@ class OpensUnproven(AggregationClient):
     def _unmask(self, state: Consenting, request: UnmaskRequest) -> tuple[State, Envelope]:
         survivors = set(marked(state.cohort.graph.members, state.survivors))
         shares = [pair.seed if peer in survivors else pair.key for peer, pair in sorted(state.held.items())]
-        return Spent(), self._envelope(Step.UNMASK, state.cohort.keys, [msgspec.msgpack.encode(Opened(tuple(shares)))])
+        return Spent(), self._envelope(Step.UNMASK, state.members, [msgspec.msgpack.encode(Opened(tuple(shares)))])

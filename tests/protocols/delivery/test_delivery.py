@@ -116,7 +116,7 @@ def test_a_part_that_the_giver_did_not_sign_is_refused(parties: dict[ClientId, P
         changed(given, part=msgspec.msgpack.encode(msgspec.structs.replace(package, about=b"another key"))),
         changed(given, part=b""),
         changed(given, index=given.index ^ 1),
-        changed(given, path=given.path[:-1] + b"\x00"),
+        changed(given, path=given.path[:-1] + bytes([given.path[-1] ^ 1])),
         changed(given, path=given.path[32:] + given.path[:32]),
     ):
         with pytest.raises(Forged, match="signed"):
@@ -395,3 +395,20 @@ def test_a_receiver_is_shown_one_package_and_no_other(parties: dict[ClientId, Pa
     assert (given.index, given.parts, len(given.path)) == (1, 4, 64)
     body = given.signed.authenticate(ROSTER).body
     assert climb(leaf(given.part), given.index, given.parts, given.path) == body
+
+
+def test_what_a_receiver_says_is_short_and_only_a_giver_may_say_more(parties: dict[ClientId, Party]) -> None:
+    def says(name: ClientId, step: int, part: bytes) -> bytes:
+        return encode(envelope(identity(name), Header(PURPOSE.session, step, name, b"", b"", b""), [part]))
+
+    server = DeliveryServer(ROSTER, PURPOSE, REQUESTS, ["c1", "c2"], ["c0"])
+    joined = encode(parties["c1"].joined())
+    requests = server.advance({"c1": joined, "c2": says("c2", PURPOSE.join, bytes(5000))}.items())
+    assert set(server.faults) == {"c2"} and "at most 4096 are honest" in server.faults["c2"]
+    secret = os.urandom(1 << 20)
+    wanted = list(decode(requests["c0"], MakeKeyRequest).joined)
+    given = give("c0", identity("c0"), PURPOSE, ROSTER, wanted, b"about", secret, os.urandom)
+    requests = server.advance([("c0", encode(given))])
+    assert parties["c1"].received(decode(requests["c1"], ReceiveKeyRequest).given)[1] == secret
+    assert server.advance([("c1", says("c1", PURPOSE.receive, bytes(5000)))]) == {}
+    assert set(server.faults) == {"c1", "c2"} and server.result.holders == ()

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.aggregation.disputes import suspects as suspected
 from protocols.aggregation.messages import Complaint, Envelope, Header, Refusal, envelope
 from protocols.aggregation.server import Aggregate
 from protocols.aggregation.session import Step
@@ -207,13 +208,17 @@ class Rounds:
                 assert (self.cohort.decoded(aggregate) == exact).all()
 
     def _only_the_guilty_are_named(self) -> None:
-        """One who rightly complains is listed with its complaint. Of three, one liar is more than is provided for."""
-        named = {name for name, why in self.server.faults.items() if not why.startswith("cannot open the shares")}
-        assert named <= {STRANGER, *names(self.count)}
+        """Who complains is listed with its complaint, and whom it complains about as disputed. Of three, one liar is
+        more than is provided for.
+        """
+        faults, suspects = self.server.faults, suspected(self.server._disputes)
+        assert set(faults) <= {STRANGER, *names(self.count)} and suspects <= set(faults)
+        said = ("cannot open the shares", "disputed: ")
         if len(self.liars) <= 1 and self.count > 3:
-            assert named <= self.touched | self.liars
+            assert {name for name, why in faults.items() if not why.startswith(said)} <= self.touched | self.liars
+            assert not suspects or self.liars & suspects  # one liar is never the one that stays
         if not self.liars:
-            assert not any(why.startswith(("blamed", "cannot open")) for why in self.server.faults.values())
+            assert not any(why.startswith(("blamed", *said)) for why in faults.values()) and not suspects
 
 
 def _header(reply: bytes) -> Header:
