@@ -8,7 +8,16 @@ import pytest
 
 from protocols.aggregation.apply import Applied, ApplyServer, apply_request, model_tag, verified_sum
 from protocols.aggregation.marks import mark
-from protocols.aggregation.messages import ApplyRequest, Envelope, Header, Refusal, Signed, envelope, sign
+from protocols.aggregation.messages import (
+    ApplyRequest,
+    Envelope,
+    Header,
+    Refusal,
+    Signed,
+    envelope,
+    membership_digest,
+    sign,
+)
 from protocols.aggregation.server import Aggregate
 from protocols.aggregation.session import Step, Terms
 from protocols.base import ClientId, Messages, drive
@@ -60,6 +69,11 @@ def forged_input(terms: Terms, signed: Signed, **fields: object) -> Signed:
     return sign(identity(header.sender), header)
 
 
+def all_naming(terms: Terms, inputs: tuple[Signed, ...], members: bytes) -> tuple[Signed, ...]:
+    """What contributors sign who were all shown the same: another key list, or other sharers."""
+    return tuple(forged_input(terms, signed, keys=members) for signed in inputs)
+
+
 def altered_seed(signed: Signed) -> Signed:
     """What a server could write in without the contributor."""
     header = msgspec.msgpack.decode(signed.header, type=Header)
@@ -92,6 +106,13 @@ def refusals(cohort: Cohort, request: ApplyRequest) -> dict[str, ApplyRequest]:
         "a seed too short": changed(request, inputs=(forged_input(terms, first, seed=seed[:31]), *inputs[1:])),
         "no seed": changed(request, inputs=(forged_input(terms, first, seed=b""), *inputs[1:])),
         "another key list's": changed(request, inputs=(forged_input(terms, first, keys=b"other"), *inputs[1:])),
+        "all of another key list": changed(request, inputs=all_naming(terms, inputs, bytes(32))),
+        "all of the key list alone, or of no sharers": changed(
+            request, inputs=all_naming(terms, inputs, request.keys or membership_digest(b"", b""))
+        ),
+        "all of other sharers": changed(
+            request, inputs=all_naming(terms, inputs, membership_digest(request.keys, b"\x17"))
+        ),
         "a contributor outside the cohort": changed(request, cohort=("c1", "c2", "c3", "c4")),
         "a cohort below the minimum": changed(request, cohort=request.cohort[:2]),
         "no cohort": changed(request, cohort=()),

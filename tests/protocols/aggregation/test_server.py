@@ -151,13 +151,10 @@ def test_a_refusal_is_a_dropout_with_its_word(cell: str) -> None:
     assert cohort.is_right(aggregate)
 
 
-ESCAPES = ("\x1b[2Jbudget", "budget\x1b[0m", "budget\r", "\0", "\u202etegdub")
-LAST_LINE_FEED = pytest.param(
-    "budget\n", marks=pytest.mark.xfail(strict=True, reason="in a pattern, $ matches before a last line feed too")
-)
+ESCAPES = ("\x1b[2Jbudget", "budget\x1b[0m", "budget\r", "budget\n", "\0", "\u202etegdub")
 
 
-@pytest.mark.parametrize("word", ["", "Budget", "no budget", "a" * 21, "b\u00fcdget", *ESCAPES, LAST_LINE_FEED])
+@pytest.mark.parametrize("word", ["", "Budget", "no budget", "a" * 21, "b\u00fcdget", *ESCAPES])
 def test_a_refusal_is_one_short_word_without_escapes(word: str) -> None:
     """It comes unsigned, and is shown to people."""
     with pytest.raises(MalformedMessage):
