@@ -186,6 +186,17 @@ def test_every_engine_gives_the_same_bits(ring: Ring) -> None:
     assert all(np.array_equal(ours[0], other) for other in ours)
 
 
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_what_masks_were_added_to_or_taken_from_is_below_the_modulus(bits: int) -> None:
+    """Three bytes of a four-byte carrier count: without a last step the fourth would carry on."""
+    ring = Ring(1 << bits)
+    vector = ring.zeros(1000)
+    for sign in (1, -1):
+        apply_masks(vector, ring, [Mask(os.urandom(16), sign) for _ in range(3)])  # type: ignore[arg-type]
+        assert int(vector.max()) < ring.modulus
+    assert int(expand(ring, KEY, 1000).max()) < ring.modulus
+
+
 def test_a_pool_shares_the_work_by_chunks_and_may_return_copies() -> None:
     """A pool of processes pickles spans: what it returns is not the vector's own memory."""
     length = 2 * CHUNK_BYTES // 4 + 99
