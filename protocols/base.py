@@ -12,6 +12,14 @@ Exchange = Callable[[Messages], Replies]
 Random = Callable[[int], bytes]
 
 Result = TypeVar("Result", covariant=True)
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
+class Map(Protocol):
+    """The builtin ``map`` or a pool's; a pool of processes gets and returns copies."""
+
+    def __call__(self, task: Callable[[Item], Done], items: Iterable[Item], /) -> Iterable[Done]: ...
 
 
 class Requests(Mapping[ClientId, bytes]):

@@ -8,13 +8,14 @@ by the next acceptable word of the same chunk's spare stream, which starts at co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
+from protocols.base import Map
 from protocols.merkle import HashMap
 from protocols.primitives import Engine, Keystream, derive
 from protocols.ring import Ring, RingVector
@@ -33,17 +34,11 @@ class Mask:
     sign: Literal[1, -1]
 
 
-class Map(Protocol):
-    """The builtin ``map`` or a pool's; a pool of processes gets and returns copies."""
-
-    def __call__(self, task: Callable[[Span], RingVector], spans: Iterable[Span], /) -> Iterable[RingVector]: ...
-
-
 @dataclass(frozen=True)
 class Work:
     """How the heavy work is done. Changes speed, never a bit of the result.
 
-    ``engine`` makes keystreams, ``map`` shares them out by chunk; ``threads`` shares out hashing.
+    ``engine`` makes keystreams, ``map`` shares them, and CKKS, out by chunk; ``threads`` shares out hashing.
     """
 
     engine: Engine = Engine.CTR
@@ -69,7 +64,7 @@ def apply_masks(vector: RingVector, ring: Ring, masks: Sequence[Mask], work: Wor
     """Add all masks to a reduced vector, in place; the result is reduced."""
     size = CHUNK_BYTES // ring.dtype.itemsize
     spans = [Span(chunk, vector[start : start + size]) for chunk, start in enumerate(range(0, len(vector), size))]
-    for span, masked in zip(spans, work.map(partial(_mask_span, ring, tuple(masks), work.engine), spans), strict=True):
+    for span, masked in zip(spans, work.map(partial(mask_span, ring, tuple(masks), work.engine), spans), strict=True):
         if not np.may_share_memory(masked, span.part):
             span.part[:] = masked
 
@@ -81,7 +76,8 @@ def expand(ring: Ring, key: bytes, length: int, work: Work = Work()) -> RingVect
     return vector
 
 
-def _mask_span(ring: Ring, masks: tuple[Mask, ...], engine: Engine, span: Span) -> RingVector:
+def mask_span(ring: Ring, masks: tuple[Mask, ...], engine: Engine, span: Span) -> RingVector:
+    """Add all masks to one chunk, in place, and return it."""
     zeros = memoryview(bytes(min(BLOCK_BYTES, span.part.nbytes)))
     scratch = np.empty(len(zeros) // ring.dtype.itemsize, ring.dtype)
     if ring.wraps:

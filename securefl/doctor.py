@@ -107,12 +107,13 @@ def _data_folders() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _ckks() -> dict[str, int]:
-    from protocols.encoding.rlwe import DEGREE, LARGEST_MODULUS_BITS, PRIME
+    from protocols.encoding.rlwe import DEGREE, LARGEST_MODULUS_BITS, PRIMES, security
 
     return {
         "degree": DEGREE,
-        "modulus_bits": PRIME.bit_length(),
-        "largest_modulus_bits_for_128_bit_security": LARGEST_MODULUS_BITS[DEGREE],
+        "modulus_bits": max(PRIMES),
+        "largest_modulus_bits_for_128_bit_security": LARGEST_MODULUS_BITS[DEGREE][0],
+        "security_bits": security(DEGREE, max(PRIMES)),
     }
 
 

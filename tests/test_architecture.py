@@ -26,6 +26,7 @@ KEPT_OUT_EVERYWHERE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "s
 DOORS = {
     "cryptography": "protocols/primitives.py",
     "tenseal": "protocols/encoding/ckks.py",
+    "zstandard": "protocols/encoding/ckks.py",
     "opacus": "securefl/training.py",
     "dp_accounting": "securefl/privacy/accountant.py",
     "nvflare": "securefl/engines/nvflare.py",

@@ -2,7 +2,8 @@
 
 Encrypted once by SEAL, then moved once onto an ``a`` from a public seed, so that only c0 travels. What comes back is a
 sum of c0; the sum of ``a`` is rebuilt here from the contributors' signed seeds and never taken from the server.
-Nothing that a peer made reaches SEAL's deserialiser but residues that were checked, in framing that is made here.
+SEAL makes keys and encrypts; decryption is arithmetic of ours. Nothing that a peer made reaches SEAL's deserialiser: it
+reads back the run's key only, from ternary coefficients that were checked, in framing that is made here.
 """
 
 from __future__ import annotations
@@ -13,163 +14,268 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import IO
 
 import numpy as np
 import tenseal.sealapi as seal
+import zstandard
 from numpy.typing import NDArray
 
 from protocols.base import ClientId, Random
 from protocols.encoding import Encoded, Floats, Layout, Upload, checked
-from protocols.encoding.rlwe import DEGREE, PRIME, SEED_BYTES, CKKSParameters, public_a, shift
-from protocols.errors import ConfigurationError, DecryptionFailed, MalformedMessage
-from protocols.primitives import KEY_BYTES, digest
-from protocols.ring import Ring, RingVector
+from protocols.encoding.ntt import Integers, transform
+from protocols.encoding.quantise import stochastic_round, toss
+from protocols.encoding.rlwe import DEGREE, PRIME, SEED_BYTES, CKKSParameters, a_masks, shift
+from protocols.errors import DecryptionFailed, MalformedMessage
+from protocols.masking import CHUNK_BYTES, Mask, Span, Work, mask_span
+from protocols.primitives import KEY_BYTES, Engine, digest
+from protocols.ring import RingVector
 
-# SEAL 4.x native framing (serialization.h): magic, header size, version 4.3, no compression, reserved, total size.
+# SEAL 4.x native framing (serialization.h): magic, header size, version 4.3, compression, reserved, total size.
 _SEAL_HEADER = struct.Struct("<HBBBBHQ")
 _SEAL_MAGIC = 0xA15E
+_UNCOMPRESSED, _ZSTANDARD = 0, 2
+# Two bits a coefficient: 0, 1 and 2 stand for 0, 1 and -1.
+_PACKED_SECRET_BYTES = DEGREE // 4
+# Of a fair ternary draw two thirds are not zero; as far off as this is a chance below 2**-100.
+_FEWEST_NONZERO, _MOST_NONZERO = DEGREE * 3 // 5, DEGREE * 3 // 4
+# What one worker is given: a chunk of the keystream that ``a`` comes from.
+_BLOCK = CHUNK_BYTES // 8
 
 
 @dataclass(frozen=True)
 class CKKSKey:
-    """The clients' shared secret: s in evaluation form, (degree,) residues, and a separate key for model tags."""
+    """The clients' shared secret: s as (degree,) coefficients -1, 0 and 1, and a separate key for model tags."""
 
-    secret: RingVector = field(repr=False)
+    coefficients: NDArray[np.int8] = field(repr=False)
     tag_key: bytes = field(repr=False)
 
     @classmethod
     def generate(cls, random: Random) -> CKKSKey:
         """A fresh ternary s from SEAL's own generator (seeded by the operating system), and a fresh tag key."""
-        key = seal.KeyGenerator(_context()).secret_key()  # data() is a view into it: keep it alive
-        return cls(np.fromiter(map(key.data().__getitem__, range(DEGREE)), np.uint64, DEGREE), random(KEY_BYTES))
+        key = seal.KeyGenerator(_context(PRIME)).secret_key()  # data() is a view into it: keep it alive
+        with _scratch() as file:
+            values = _words(key.data().dyn_array(), DEGREE, file)
+        coefficients = transform(DEGREE, PRIME).inverse(values)
+        if np.abs(coefficients).max() > 1:
+            raise RuntimeError("SEAL's key is not in the form that this was written for: pin another tenseal")
+        return cls(coefficients.astype(np.int8), random(KEY_BYTES))
 
     @property
     def key_id(self) -> bytes:
         """A public name for this key that says nothing about it: 32 bytes."""
-        return digest("ckks key id", self.secret.tobytes())
+        return digest("ckks key id", self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        return Ring(PRIME).pack(self.secret) + self.tag_key
+        """Two bits a coefficient, four to a byte from the lowest, then the tag key: 1056 bytes."""
+        pairs = np.remainder(self.coefficients, 3).astype(np.uint8).reshape(-1, 4)
+        packed: NDArray[np.uint8] = (pairs << np.array([0, 2, 4, 6], np.uint8)).sum(1, dtype=np.uint8)
+        return packed.tobytes() + self.tag_key
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CKKSKey:
-        """Undo ``to_bytes``; raises ``MalformedMessage`` for a wrong length or residues outside the ring."""
-        if len(data) < KEY_BYTES:
+        """Undo ``to_bytes``; raises ``MalformedMessage`` for anything that is no key, or one that would hide nothing."""
+        if len(data) != _PACKED_SECRET_BYTES + KEY_BYTES:
             raise MalformedMessage("a key package of the wrong length")
-        return cls(Ring(PRIME).unpack(data[:-KEY_BYTES], DEGREE).copy(), data[-KEY_BYTES:])
+        packed = np.frombuffer(data, np.uint8, _PACKED_SECRET_BYTES)
+        pairs = (packed[:, None] >> np.array([0, 2, 4, 6], np.uint8) & np.uint8(3)).reshape(-1)
+        if pairs.max() > 2 or not _FEWEST_NONZERO <= np.count_nonzero(pairs) <= _MOST_NONZERO:
+            raise MalformedMessage("a key package whose secret is no ternary draw")
+        return cls(np.array([0, 1, -1], np.int8)[pairs], data[_PACKED_SECRET_BYTES:])
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What one worker is given: the number of its chunk, and integers to encrypt or a part of a sum to decrypt."""
+
+    chunk: int
+    part: Integers | RingVector = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all workers are given for one upload or one sum."""
+
+    parameters: CKKSParameters
+    masks: tuple[Mask, ...] = field(repr=False)  # that make ``a``
+    secret: RingVector = field(repr=False)  # s by its values
+    engine: Engine
 
 
 class CKKS:
-    """The encoding, for one key. Values are packed degree to a ciphertext: half as real, half as imaginary parts.
+    """The encoding, for one key. ``work.map`` shares it out by chunks of 2**19 values; processes then hold the key, too.
 
     **Guarantee** (assuming RLWE with these parameters): who lacks the key learns nothing from uploads or their sums.
-    Any key holder can open any single upload that is not masked.
+    Any key holder can open any single upload that is not masked. The sum of honest uploads decrypts exactly, so that
+    a decryption holds nothing of the noise, which is what gives keys away (Li and Micciancio, EUROCRYPT 2021).
     """
 
-    def __init__(self, parameters: CKKSParameters, key: CKKSKey) -> None:
-        if (parameters.degree, parameters.prime) != (DEGREE, PRIME):
-            raise ConfigurationError(
-                f"keys are made for degree {DEGREE}, prime {PRIME}, not {parameters.degree}, {parameters.prime}"
-            )
+    def __init__(self, parameters: CKKSParameters, key: CKKSKey, work: Work = Work()) -> None:  # noqa: B008
         self.parameters = parameters
-        self._key = key
-        self._seal = _context()
-        self._encoder = seal.CKKSEncoder(self._seal)
-        self._encryptor = seal.Encryptor(self._seal, self._secret_key())
+        self._transform = transform(parameters.degree, parameters.prime)
+        self._secret = self._transform.forward(key.coefficients.astype(np.int64))
+        self._work = work
 
     @property
     def layout(self) -> Layout:
         return self.parameters.layout
 
     def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
-        bound = self.parameters.bound
-        bounded = np.clip(checked(update, self.parameters.dimension).astype(np.float64), -bound, bound)
-        upload = Upload(session, sender, random(SEED_BYTES))
-        a = public_a(self.parameters, upload)
+        checked(update, self.parameters.dimension)
+        seed = random(SEED_BYTES)
+        coins = toss(len(update), random)
         vector = self.layout.ring.zeros(self.layout.length)
-        for index, values in enumerate(self._blocks(bounded * weight)):
-            part = slice(index * DEGREE, (index + 1) * DEGREE)
-            vector[part] = self._encrypt_onto(values, a[part])
-        return Encoded(vector, upload.seed)
+        work = partial(_encrypt, self._task([Upload(session, sender, seed)]))
+        blocks = self._integers(update, weight, coins)
+        for index, part in enumerate(self._work.map(work, blocks)):
+            vector[index * _BLOCK : (index + 1) * _BLOCK] = part
+        return Encoded(vector, seed)
 
     def decode(self, total: RingVector, uploads: Sequence[Upload]) -> NDArray[np.float64]:
-        """The sum, rounded to the grid. Raises ``DecryptionFailed``, always the same, if it cannot be such a sum."""
+        """The sum. Raises ``DecryptionFailed``, always the same, for what is no possible sum of these uploads."""
         p = self.parameters
-        values = self._decrypt(total, self._sum_of_a(uploads))[: p.dimension]
-        # The margin is far beyond the noise of any honest sum.
-        if not (np.abs(values) <= len(uploads) * p.bound + p.grid).all():
+        if not 0 < len(uploads) <= p.clients or len({upload.seed for upload in uploads}) != len(uploads):
             raise DecryptionFailed("the decrypted sum is out of range")
-        return np.rint(values / p.grid) * p.grid
-
-    def _sum_of_a(self, uploads: Sequence[Upload]) -> RingVector:
-        if len(uploads) > self.parameters.clients or len({upload.seed for upload in uploads}) != len(uploads):
+        values = np.empty(p.dimension)
+        blocks = (_Block(index, total[start : start + _BLOCK]) for index, start in enumerate(self._starts))
+        possible = True
+        for start, part in zip(self._starts, self._work.map(partial(_decrypt, self._task(uploads)), blocks), strict=True):
+            wholes = _rounded(part, p.spacing)
+            possible &= bool(np.abs(wholes).max() <= p.largest) and not wholes[p.dimension - start :].any()
+            np.divide(wholes[: p.dimension - start], p.levels, out=values[start : start + _BLOCK])
+        if not possible:
             raise DecryptionFailed("the decrypted sum is out of range")
-        total = self.layout.ring.zeros(self.layout.length)
-        for upload in uploads:
-            total += public_a(self.parameters, upload)
-            self.layout.ring.reduce(total)
-        return total
+        return values
 
-    def _blocks(self, values: NDArray[np.float64]) -> Iterator[list[complex]]:
-        for start in range(0, len(values), DEGREE):
-            block = np.zeros(DEGREE)
-            block[: len(values) - start] = values[start : start + DEGREE]
-            yield (block[: DEGREE // 2] + 1j * block[DEGREE // 2 :]).tolist()
+    def _task(self, uploads: Sequence[Upload]) -> _Task:
+        return _Task(self.parameters, tuple(a_masks(self.parameters, uploads)), self._secret, self._work.engine)
 
-    def _encrypt_onto(self, values: list[complex], a: RingVector) -> RingVector:
-        # One encryption, one move, and the original goes out of scope unseen: see rlwe.shift.
-        plaintext, ciphertext = seal.Plaintext(), seal.Ciphertext()
-        self._encoder.encode(values, self.parameters.scale, plaintext)
-        self._encryptor.encrypt_symmetric(plaintext, ciphertext)
-        words = np.fromiter(map(ciphertext.__getitem__, range(2 * DEGREE)), np.uint64, 2 * DEGREE)
-        difference = np.remainder(words[DEGREE:] + (np.uint64(PRIME) - a), np.uint64(PRIME))
-        return shift(words[:DEGREE], difference, self._key.secret, PRIME)
+    @property
+    def _starts(self) -> range:
+        return range(0, self.layout.length, _BLOCK)
 
-    def _decrypt(self, c0: RingVector, a: RingVector) -> NDArray[np.float64]:
-        message = shift(c0, a, self._key.secret, PRIME)
-        blocks = [self._decode_block(message[i : i + DEGREE]) for i in range(0, len(message), DEGREE)]
-        return np.concatenate(blocks)
-
-    def _decode_block(self, residues: RingVector) -> NDArray[np.float64]:
-        plaintext = seal.Plaintext()
-        with _in_memory(_plaintext_bytes(residues, self.parameters.scale, self._seal)) as path:
-            plaintext.load(self._seal, path)
-        slots = np.array(self._encoder.decode_complex(plaintext))
-        return np.concatenate([slots.real, slots.imag])
-
-    def _secret_key(self) -> seal.SecretKey:
-        secret = seal.SecretKey()
-        with _in_memory(_plaintext_bytes(self._key.secret, 1.0, self._seal)) as path:
-            secret.load(self._seal, path)
-        return secret
+    def _integers(self, update: Floats, weight: float, coins: RingVector) -> Iterator[_Block]:
+        """Block by block, the coefficients to encrypt: whole numbers, spaced, and zeros behind the last."""
+        p = self.parameters
+        for index, start in enumerate(self._starts):
+            part = slice(start, start + _BLOCK)
+            wholes = np.zeros(min(_BLOCK, self.layout.length - start), np.int64)
+            rounded = stochastic_round(update[part], p.bound, weight * p.levels, coins[part])
+            np.multiply(rounded, p.spacing, out=wholes[: len(rounded)])
+            yield _Block(index, wholes)
 
 
-def _context() -> seal.SEALContext:
+def _encrypt(task: _Task, block: _Block) -> RingVector:
+    """c0 of every ciphertext of a block: SEAL's encryption of zero, moved onto the public ``a``, plus the message."""
+    p = task.parameters
+    a = _sum_of_a(task, block)
+    vector = transform(p.degree, p.prime).forward(block.part.view(np.int64))
+    with _scratch() as file:
+        encryptor = seal.Encryptor(_context(p.prime), _secret_key(task, file))
+        for start in range(0, len(vector), p.degree):
+            part = slice(start, start + p.degree)
+            # One encryption, one move, and the original goes out of scope unseen: see rlwe.shift.
+            c0, c1 = _encryption_of_zero(encryptor, p.degree, file)
+            vector[part] += shift(c0, _less(c1, a[part], p.prime), task.secret, p.prime)
+    np.remainder(vector, np.uint64(p.prime), out=vector)
+    return vector
+
+
+def _decrypt(task: _Task, block: _Block) -> Integers:
+    """The coefficients of a block of a sum: messages with their noise, centred."""
+    p = task.parameters
+    message = shift(block.part.view(np.uint64), _sum_of_a(task, block), task.secret, p.prime)
+    return transform(p.degree, p.prime).inverse(message)
+
+
+def _sum_of_a(task: _Task, block: _Block) -> RingVector:
+    ring = task.parameters.ring
+    return mask_span(ring, task.masks, task.engine, Span(block.chunk, ring.zeros(len(block.part))))
+
+
+def _less(left: RingVector, right: RingVector, prime: int) -> RingVector:
+    return np.remainder(left + (np.uint64(prime) - right), np.uint64(prime))
+
+
+def _rounded(coefficients: Integers, spacing: int) -> Integers:
+    """To the nearest multiple of the spacing, a power of two, and divided by it."""
+    coefficients += spacing // 2
+    coefficients >>= spacing.bit_length() - 1
+    return coefficients
+
+
+def _encryption_of_zero(encryptor: seal.Encryptor, degree: int, file: _Scratch) -> tuple[RingVector, RingVector]:
+    ciphertext = seal.Ciphertext()
+    encryptor.encrypt_zero_symmetric(ciphertext)
+    words = _words(ciphertext.dyn_array(), 2 * degree, file)
+    return words[:degree], words[degree:]
+
+
+def _secret_key(task: _Task, file: _Scratch) -> seal.SecretKey:
+    context = _context(task.parameters.prime)
+    file.write(_plaintext_bytes(task.secret, context))
+    key = seal.SecretKey()
+    key.load(context, file.path)
+    return key
+
+
+def _context(prime: int) -> seal.SEALContext:
     parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
     parameters.set_poly_modulus_degree(DEGREE)
-    parameters.set_coeff_modulus([seal.Modulus(PRIME)])
+    parameters.set_coeff_modulus([seal.Modulus(prime)])
     return seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128)
 
 
-def _plaintext_bytes(residues: RingVector, scale: float, context: seal.SEALContext) -> bytes:
+def _plaintext_bytes(residues: RingVector, context: seal.SEALContext) -> bytes:
+    """SEAL's file of a plaintext at scale 1, which is what it keeps a secret key as."""
     count = struct.pack("<Q", len(residues))
     array = _framed(count + residues.astype("<u8", copy=False).tobytes())
-    return _framed(struct.pack("<4Q", *context.first_parms_id()) + count + struct.pack("<d", scale) + array)
+    return _framed(struct.pack("<4Q", *context.first_parms_id()) + count + struct.pack("<d", 1.0) + array)
 
 
 def _framed(body: bytes) -> bytes:
-    return _SEAL_HEADER.pack(_SEAL_MAGIC, 16, 4, 3, 0, 0, 16 + len(body)) + body
+    return _SEAL_HEADER.pack(_SEAL_MAGIC, _SEAL_HEADER.size, 4, 3, _UNCOMPRESSED, 0, _SEAL_HEADER.size + len(body)) + body
+
+
+def _words(array: seal.DynArray, count: int, file: _Scratch) -> RingVector:
+    """The words of one of SEAL's arrays. It hands out single words or a file: the file is 20 times faster."""
+    array.save(file.path)
+    data = file.read()
+    compression = _SEAL_HEADER.unpack_from(data)[4]
+    body = data[_SEAL_HEADER.size :]
+    if compression == _ZSTANDARD:
+        body = zstandard.ZstdDecompressor().decompressobj().decompress(body)
+    elif compression != _UNCOMPRESSED:
+        raise RuntimeError(f"SEAL writes compression {compression}, which is not known here: pin another tenseal")
+    words = np.frombuffer(body, "<u8")
+    if len(words) != count + 1 or words[0] != count:
+        raise RuntimeError("SEAL's array is not in the form that this was written for: pin another tenseal")
+    return words[1:]
+
+
+@dataclass(frozen=True)
+class _Scratch:
+    """A file that SEAL can be given the name of."""
+
+    file: IO[bytes]
+    path: str
+
+    def read(self) -> bytes:
+        self.file.seek(0)
+        return self.file.read()
+
+    def write(self, data: bytes) -> None:
+        self.file.seek(0)
+        self.file.write(data)
 
 
 @contextmanager
-def _in_memory(data: bytes) -> Iterator[str]:
-    """A path that SEAL can read ``data`` from: kept off the disk where the system allows, else a 0600 file."""
+def _scratch() -> Iterator[_Scratch]:
+    """Kept off the disk where the system allows, else of mode 0600."""
     if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("securefl"), "wb", buffering=0) as memory:
-            memory.write(data)
-            yield f"/proc/self/fd/{memory.fileno()}"
+        with os.fdopen(os.memfd_create("securefl"), "w+b", buffering=0) as memory:
+            yield _Scratch(memory, f"/proc/self/fd/{memory.fileno()}")
     else:
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            yield file.name
+        with tempfile.NamedTemporaryFile(buffering=0) as file:
+            yield _Scratch(file.file, file.name)

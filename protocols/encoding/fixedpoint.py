@@ -11,17 +11,12 @@ from numpy.typing import NDArray
 
 from protocols.base import ClientId, Random
 from protocols.encoding import Encoded, Floats, Layout, Upload, checked
+from protocols.encoding.quantise import FEWEST_LEVELS, noise_tail, stochastic_round, toss
 from protocols.errors import ConfigurationError
-from protocols.masking import expand
 from protocols.primitives import digest
 from protocols.ring import Ring, RingVector
 
-# Fewer levels than this below the bound would round small updates to noise: refused.
-_FEWEST_LEVELS = 1 << 8
-_COINS = Ring(1 << 32)
 _BLOCK = 1 << 14
-# The chance that noise makes any coordinate of one sum wrap: that of the sparse graph's secrecy failing (sigma = 40).
-_LARGEST_WRAP_CHANCE = 2.0**-40
 
 
 class FixedPoint(Struct, frozen=True):
@@ -50,8 +45,8 @@ class FixedPoint(Struct, frozen=True):
         if self.bits not in (16, 24, 32):
             raise ConfigurationError(f"{self.bits} bits: fixed point has 16, 24 or 32")
         # From so many clients on, there is no room whatever the bound.
-        most = (1 << (self.bits - 1)) // _FEWEST_LEVELS
-        if self.clients >= most or self.bound * self.scale < _FEWEST_LEVELS:
+        most = (1 << (self.bits - 1)) // FEWEST_LEVELS
+        if self.clients >= most or self.bound * self.scale < FEWEST_LEVELS:
             noise = f" with noise of deviation {self.noise}" if self.noise else ""
             raise ConfigurationError(
                 f"a sum of {self.clients} updates within {self.bound}{noise} does not fit {self.bits} bits usefully"
@@ -61,7 +56,7 @@ class FixedPoint(Struct, frozen=True):
     def scale(self) -> float:
         """Levels a unit: a power of two, so that multiplying by it is exact."""
         scale = math.ldexp(1.0, math.frexp(self._room / self.bound)[1] - 1)
-        while self.noise and not self._noise_fits(scale) and self.bound * scale >= _FEWEST_LEVELS:
+        while self.noise and not self._noise_fits(scale) and self.bound * scale >= FEWEST_LEVELS:
             scale /= 2
         return scale
 
@@ -77,8 +72,7 @@ class FixedPoint(Struct, frozen=True):
 
     def _noise_fits(self, scale: float) -> bool:
         """Whether bounded terms and the noise's tail stay in range together."""
-        failure = _LARGEST_WRAP_CHANCE / self.dimension  # union bound over the coordinates
-        tail = skellam_tail(self.noise * scale, failure)
+        tail = noise_tail(self.noise * scale, self.dimension)
         return self.clients * (self.bound * scale + 1) + tail <= self._largest
 
     @property
@@ -93,38 +87,19 @@ class FixedPoint(Struct, frozen=True):
 
     def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
         checked(update, self.dimension)
-        coins = expand(_COINS, random(16), self.dimension)
+        coins = toss(self.dimension, random)
         # In 32 bits the coins become the vector, block by block.
         vector = coins if self.bits == 32 else self.layout.ring.zeros(self.dimension)
         factor = weight * self.scale
         for start in range(0, self.dimension, _BLOCK):
             part = slice(start, start + _BLOCK)
-            vector[part] = self._round(update[part], factor, coins[part]).astype(vector.dtype)
+            # 64-bit integers in between: from there, every cast to a carrier is the residue modulo its size.
+            vector[part] = stochastic_round(update[part], self.bound, factor, coins[part]).astype(vector.dtype)
         self.layout.ring.reduce(vector)
         return Encoded(vector, b"")
-
-    def _round(self, values: Floats, factor: float, coins: RingVector) -> NDArray[np.int64]:
-        # 64-bit integers in between: from there, every cast to a carrier is the residue modulo its size.
-        scaled = values.astype(np.float64)
-        # In float64: a bound that is rounded up to float32 is more than the scale leaves room for.
-        np.clip(scaled, -self.bound, self.bound, out=scaled)
-        scaled *= factor
-        scaled += coins * 2.0**-32
-        return np.floor(scaled, out=scaled).astype(np.int64)
 
     def decode(self, total: RingVector, uploads: Sequence[Upload]) -> NDArray[np.float64]:
         unused = 8 * total.itemsize - self.bits
         signed = total.view(np.dtype(f"<i{total.itemsize}"))
         # The sign is in the ring's top bit: move it to the carrier's and back.
         return (signed << unused >> unused if unused else signed) / self.scale
-
-
-def skellam_tail(deviation: float, failure: float) -> float:
-    """An x with P(|Z| >= x) <= ``failure`` for a symmetric Skellam variable Z of that standard deviation.
-
-    log E exp(uZ) = variance (cosh u - 1) <= variance u**2 / 2 / (1 - u/3) for 0 <= u < 3, as (2k)! >= 2 * 3**(2k-2).
-    At u = x / (variance + x/3) that gives Bernstein's P(|Z| >= x) <= 2 exp(-x**2 / (2 (variance + x/3))) (sub-gamma
-    variables: Boucheron, Lugosi and Massart, 2013, section 2.4). The x here makes the right side ``failure``.
-    """
-    log = math.log(2 / failure)
-    return log / 3 + math.hypot(log / 3, math.sqrt(2 * log) * deviation)

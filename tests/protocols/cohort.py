@@ -79,10 +79,8 @@ def encoding(cell: str, dimension: int, count: int) -> Encoding:
 
 def tolerance(coder: Encoding, count: int) -> float:
     """How far a decoded sum of ``count`` updates may be off."""
-    if isinstance(coder, FixedPoint):
-        return count * coder.step
-    assert isinstance(coder, CKKS)
-    return coder.parameters.grid  # half a grid step, and noise that is 2**10 times smaller
+    assert isinstance(coder, FixedPoint | CKKS)
+    return count * (coder.step if isinstance(coder, FixedPoint) else coder.parameters.step)
 
 
 def updates(count: int, dimension: int, seed: int = 1) -> dict[ClientId, NDArray[np.float64]]:

@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import skellam
 
-from protocols.encoding.fixedpoint import FixedPoint, skellam_tail
+from protocols.encoding.fixedpoint import FixedPoint
+from protocols.encoding.quantise import skellam_tail
 from protocols.errors import ConfigurationError, UpdateRejected
 from protocols.ring import RunningSum
 
