@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 
 from protocols.base import Map
-from protocols.merkle import HashMap
 from protocols.primitives import Engine, Keystream, derive
 from protocols.ring import Ring, RingVector
 
@@ -42,7 +41,7 @@ class Work:
     """
 
     engine: Engine = Engine.CTR
-    threads: HashMap = map
+    threads: Map = map
     map: Map = map
 
 

@@ -7,22 +7,16 @@ moves up unchanged. A long part is a tree of its own chunks, so that several cor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from protocols.base import Map
 from protocols.errors import MalformedMessage
 
 HASH_BYTES = 32
 # Long enough that a chunk costs a core far more than handing it over does.
 CHUNK_BYTES = 512 << 10
 _LEAF, _NODE, _LONG = b"\0", b"\1", b"\2"
-
-
-class HashMap(Protocol):
-    """The builtin ``map`` or a thread pool's: hashing lets other threads run."""
-
-    def __call__(self, task: Callable[[memoryview], bytes], chunks: Iterable[memoryview], /) -> Iterable[bytes]: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ def climb(leaf: bytes, index: int, leaves: int, path: bytes) -> bytes:
     return leaf
 
 
-def leaf(part: bytes, map: HashMap = map) -> bytes:
+def leaf(part: bytes, map: Map = map) -> bytes:
     """The hash of one part: 32 bytes."""
     if len(part) <= CHUNK_BYTES:
         return _leaf(memoryview(part))
@@ -80,7 +74,7 @@ def leaf(part: bytes, map: HashMap = map) -> bytes:
     return hashlib.sha256(_LONG + len(part).to_bytes(8, "big") + root).digest()
 
 
-def tree_of(parts: Sequence[bytes], map: HashMap = map) -> Tree:
+def tree_of(parts: Sequence[bytes], map: Map = map) -> Tree:
     """The tree over whole parts; over none, that over one empty part."""
     return Tree.grow([leaf(part, map) for part in parts or (b"",)])
 

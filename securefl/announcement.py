@@ -18,7 +18,7 @@ from securefl.plan import Plan
 class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One attempt at one round. ``model``: float32, little-endian; empty where the server cannot read it.
 
-    ``tag``: what the model is called in the session id.
+    ``tag``: what the model is called in the session id; ``key_id``: the CKKS key, empty in fixed point.
     """
 
     run: str
@@ -27,6 +27,7 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     plan: Plan
     model: bytes
     tag: bytes
+    key_id: bytes = b""
 
     def encoded(self) -> bytes:
         return msgspec.msgpack.encode(self)

@@ -20,13 +20,14 @@ from protocols.aggregation.session import Roster
 from protocols.aggregation.states import Contribution
 from protocols.base import Random
 from protocols.delivery.messages import (
-    CatchUpRequest,
     InstallModelRequest,
     JoinRequest,
     MakeKeyRequest,
     ReceiveKeyRequest,
     SealModelRequest,
+    ShareKeyRequest,
 )
+from protocols.encoding import Encoding
 from protocols.errors import Behind, ConfigurationError, ProtocolError, SessionSpent
 from protocols.masking import Work
 from protocols.primitives import Identity
@@ -52,7 +53,8 @@ class Client:
 
     ``policy`` is what the owner takes part in; it may be replaced in a run and then holds from the next attempt on.
     ``ledger`` and ``store`` outlive the process where they are files. ``test`` is the public test set, needed
-    where only clients can read the model. ``errors`` is the owner's own log of why requests were refused.
+    where only clients can read the model. ``errors`` is the owner's own log of why requests were refused. ``work`` is
+    how masks and ciphertexts are made: a pool's ``map`` in it shares them out among processes.
 
     **Guarantee**: no update leaves before its cost is in the ledger, and none that the budget does not cover.
     """
@@ -69,6 +71,7 @@ class Client:
         ledger: Ledger | None = None,
         store: Store | None = None,
         random: Random = os.urandom,
+        work: Work | None = None,
     ) -> None:
         self.name = name
         self.budget = budget
@@ -82,7 +85,7 @@ class Client:
         self._test = test
         self._store = store or Store()
         self._random = random
-        self._work = Work(fastest())
+        self._work = work or Work(fastest())
         self._identity = _identity(self._store, random)
         self._accepted: tuple[Roster, Plan] | None = None
         self._session: AggregationClient | None = None
@@ -138,8 +141,8 @@ class Client:
                 return self._keyholder((receiving := decode(request, ReceiveKeyRequest)).run).receive_key(receiving)
             case ApplyRequest.KIND:
                 return self._keyholder((applying := decode(request, ApplyRequest)).run).apply(applying)
-            case CatchUpRequest.KIND:
-                return self._keyholder((missing := decode(request, CatchUpRequest)).run).ask_catch_up(missing)
+            case ShareKeyRequest.KIND:
+                return self._keyholder((sharing := decode(request, ShareKeyRequest)).run).share_key(sharing)
             case SealModelRequest.KIND:
                 return self._keyholder((sealing := decode(request, SealModelRequest)).run).seal_model(sealing)
             case InstallModelRequest.KIND:
@@ -153,25 +156,34 @@ class Client:
         self._session = None
         roster, plan = self._consent(announced.plan)
         self._check_budget(plan)
-        key, key_id, tag, model = None, b"", public_tag(announced.model), None
-        if protection.protection_of(plan).sealed:
-            holder = self._keyholder(announced.run)
-            key, key_id, tag, model = holder.key, holder.key_id, holder.tag, holder.model
-            if tag != announced.tag:
-                raise Behind("this client's model is not the one that the round builds on")
-        start = announced.vector() if model is None else model
-        self._store.join_attempt(announced.run, announced.round, announced.attempt)
+        sealed = protection.protection_of(plan).sealed
+        start, coder = (self._sealed_start if sealed else self._open_start)(announced)
+        key_id, tag = (announced.key_id, announced.tag) if sealed else (b"", public_tag(announced.model))
         contribution = Contribution(
             lambda: self._train(announced, start),
             plan.weights[plan.clients.index(self.name)],
             self.ledger.head(),
         )
         agreed = terms(plan, roster, announced.run, announced.round, announced.attempt, tag, key_id)
-        coder = protection.encoding(plan, key)
         self._session = AggregationClient(
             self.name, self._identity, agreed, coder, contribution, self._random, self._work
         )
         return self._session.handle(request)
+
+    def _open_start(self, announced: Announcement) -> tuple[NDArray[np.float32], Encoding]:
+        """The model that came with the announcement, and the encoding; the attempt is remembered."""
+        start = announced.vector()
+        self._store.join_attempt(announced.run, announced.round, announced.attempt)
+        return start, protection.encoding(announced.plan, None, self._work)
+
+    def _sealed_start(self, announced: Announcement) -> tuple[NDArray[np.float32], Encoding]:
+        """This client's own model and the encoding under the run's key; the attempt is remembered."""
+        holder = self._keyholder(announced.run)
+        key, start = holder.key_for(announced), holder.model
+        if start is None:
+            raise Behind("this client has no model of this run yet")
+        self._store.join_attempt(announced.run, announced.round, announced.attempt)
+        return start, holder.take_up(key)
 
     def _train(self, announced: Announcement, start: NDArray[np.float32]) -> NDArray[np.float32]:
         from securefl import training, vector
@@ -185,7 +197,7 @@ class Client:
 
     def _join(self, announced: Announcement) -> bytes:
         self._consent(announced.plan)
-        return self._keyholder(announced.run).join()
+        return self._keyholder(announced.run).join(announced)
 
     def _consent(self, plan: Plan) -> tuple[Roster, Plan]:
         """Roster and plan as the owner accepted them. Raises ``Refused`` if the server announces anything else."""
@@ -210,7 +222,16 @@ class Client:
         roster, plan = self._pinned()
         if run not in self._keyholders:
             self._keyholders[run] = KeyHolder(
-                self.name, self._identity, roster, plan, run, self._model, self._test, self._store, self._random
+                self.name,
+                self._identity,
+                roster,
+                plan,
+                run,
+                self._model,
+                self._test,
+                self._store,
+                self._random,
+                self._work,
             )
         return self._keyholders[run]
 

@@ -1,4 +1,4 @@
-"""What the server relays and cannot read: the run's CKKS key before the first round, a model to who missed a sum."""
+"""What the server relays and cannot read: the run's CKKS key, and the model to who missed a sum."""
 
 from __future__ import annotations
 
@@ -7,43 +7,77 @@ from collections.abc import Sequence
 from protocols.aggregation.messages import Envelope
 from protocols.aggregation.session import Roster
 from protocols.base import Exchange, drive
+from protocols.delivery.checkpoint import CaughtUp, ModelDelivery, Wanted
 from protocols.delivery.messages import (
-    CatchUpRequest,
     InstallModelRequest,
     JoinRequest,
     MakeKeyRequest,
     ReceiveKeyRequest,
     SealModelRequest,
+    ShareKeyRequest,
     catch_up,
     key_setup,
 )
-from protocols.delivery.server import Delivered, DeliveryServer, Requests
+from protocols.delivery.server import Delivered, KeyDelivery, Requests
+from protocols.errors import RoundAborted
 from securefl.announcement import Announcement
 
+# A giver that hands out nothing usable is followed by the next, but not for ever: a model may be large.
+_GIVERS = 3
+# What sealing adds to a model.
+_SEALING_BYTES = 1024
 
-def deliver_key(announced: Announcement, roster: Roster, exchange: Exchange) -> Delivered:
-    """Have one client make the run's key and hand it to all who answer; the next one makes it if too few receive it."""
-    run, plan = announced.run, announced.plan
+
+def new_key(announced: Announcement, roster: Roster, needed: int, exchange: Exchange) -> Delivered:
+    """Have one client make a key and hand it to all who answer; the next one makes another if too few receive it."""
+    run, number = announced.run, announced.round
     requests = Requests(
         JoinRequest(announced.encoded()),
-        lambda joined: MakeKeyRequest(run, joined),
-        lambda given: ReceiveKeyRequest(run, given),
+        lambda joined: MakeKeyRequest(run, number, joined),
+        lambda given: ReceiveKeyRequest(run, number, given),
     )
-    everyone = sorted(plan.clients)
-    session = DeliveryServer(roster, key_setup(run, plan.digest(), roster), requests, everyone, everyone, plan.minimum)
-    return drive(session, exchange)
+    everyone = sorted(announced.plan.clients)
+    session = key_setup(run, announced.plan.digest(), roster, number)
+    return drive(KeyDelivery(roster, session, requests, everyone, everyone, needed), exchange)
+
+
+def share_key(
+    announced: Announcement, roster: Roster, holders: Sequence[str], behind: Sequence[str], exchange: Exchange
+) -> Delivered:
+    """Have a client hand the announced key to those who are behind, if one that has it answers."""
+    run, number, key_id = announced.run, announced.round, announced.key_id
+    requests = Requests(
+        JoinRequest(announced.encoded()),
+        lambda joined: ShareKeyRequest(run, number, key_id, joined),
+        lambda given: ReceiveKeyRequest(run, number, given),
+        key_id,
+    )
+    session = key_setup(run, announced.plan.digest(), roster, number)
+    try:
+        return drive(KeyDelivery(roster, session, requests, behind, holders[:_GIVERS], len(behind)), exchange)
+    except RoundAborted as error:
+        return Delivered(key_id, {}, error.faults)
 
 
 def deliver_model(
-    announced: Announcement, roster: Roster, evidence: tuple[Envelope, ...], behind: Sequence[str], exchange: Exchange
-) -> Delivered:
-    """Have a client that signed for the announced round's model hand it to those who are behind."""
-    run, number = announced.run, announced.round
-    requests = Requests(
-        CatchUpRequest(run, number),
-        lambda joined: SealModelRequest(run, number, joined),
-        lambda given: InstallModelRequest(run, number, given, evidence),
+    announced: Announcement,
+    roster: Roster,
+    evidence: tuple[Envelope, ...],
+    behind: Sequence[str],
+    kept: Envelope | None,
+    exchange: Exchange,
+) -> CaughtUp:
+    """Have the announced round's model handed to those who are behind, as ``kept`` or sealed anew by one who has it.
+
+    ``evidence``: signed replies with its tag. With nobody behind, the model is sealed, to be kept.
+    """
+    run, number, plan = announced.run, announced.round, announced.plan
+    wanted = Wanted(
+        catch_up(run, plan.digest(), roster, number),
+        announced.tag,
+        4 * plan.dimension + _SEALING_BYTES,
+        SealModelRequest(run, number, announced.key_id),
+        lambda checkpoint: InstallModelRequest(run, number, checkpoint, evidence),
     )
-    purpose = catch_up(run, announced.plan.digest(), roster, number)
     givers = [reply.signed.authenticate(roster).sender for reply in evidence]
-    return drive(DeliveryServer(roster, purpose, requests, behind, givers, len(behind)), exchange)
+    return drive(ModelDelivery(roster, wanted, behind, givers[:_GIVERS], kept), exchange)

@@ -7,56 +7,41 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from protocols.aggregation.apply import Applied, model_tag, verified_sum
-from protocols.aggregation.messages import ApplyRequest, Extract, Header, envelope
+from protocols.aggregation.messages import ApplyRequest, Envelope, Header, envelope
 from protocols.aggregation.session import Roster, Step
 from protocols.aggregation.verify import read
 from protocols.base import Random
-from protocols.delivery.client import give, join, receive
+from protocols.delivery.client import give, join, open_model, receive, seal_model
 from protocols.delivery.messages import (
-    CatchUpRequest,
     InstallModelRequest,
     MakeKeyRequest,
-    Purpose,
     ReceiveKeyRequest,
     SealModelRequest,
+    ShareKeyRequest,
     catch_up,
     key_setup,
 )
+from protocols.encoding import Encoding
 from protocols.encoding.ckks import CKKSKey
-from protocols.errors import Behind, Inconsistent, MalformedMessage
+from protocols.errors import Behind, DecryptionFailed, Forged, Inconsistent
+from protocols.masking import Work
 from protocols.primitives import AgreementKey, Identity, digest
 from protocols.wire import encode
 from securefl import protection
-from securefl.announcement import KeyReceived, terms
+from securefl.announcement import Announcement, KeyReceived, terms
 from securefl.data import Dataset
+from securefl.errors import Refused
+from securefl.holding import Holding, Record
 from securefl.plan import Plan
 from securefl.store import Store
 from securefl.strategy import federated_average
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-class _Record(Struct, frozen=True, array_like=True):
-    """What is stored: the plan, the key package, the newest model beside the one it came from, and what was decrypted.
-
-    ``asked``: hash of the one sum of the next round that this client decrypts.
-    """
-
-    plan: bytes
-    package: bytes
-    round: int
-    model: bytes
-    previous: bytes
-    reply: bytes
-    asked: bytes = b""
-
-    def __repr__(self) -> str:
-        return f"_Record(round={self.round})"  # the package is the run's secret key
 
 
 class KeyHolder:
@@ -73,6 +58,7 @@ class KeyHolder:
         test: Dataset | None,
         store: Store,
         random: Random,
+        work: Work,
     ) -> None:
         self._name = name
         self._identity = identity
@@ -81,161 +67,196 @@ class KeyHolder:
         self._plan = plan
         self._factory = factory
         self._test = test
-        self._store = store
         self._random = random
+        self._work = work
         self._one_use: AgreementKey | None = None
-        self._record = self._read()
-
-    @property
-    def key(self) -> bytes:
-        return self._joined().package
-
-    @property
-    def key_id(self) -> bytes:
-        return CKKSKey.from_bytes(self.key).key_id
+        self._held = Holding(store, run, plan.digest())
 
     @property
     def model(self) -> NDArray[np.float32] | None:
-        return np.frombuffer(self._record.model, "<f4") if self._record else None
+        return None if self._held.empty else np.frombuffer(self._held.model, "<f4")
 
     @property
     def round(self) -> int | None:
         """The round whose model this is; 0 before the first."""
-        return self._record.round if self._record else None
+        return None if self._held.empty else self._held.record.round
 
-    @property
-    def tag(self) -> bytes:
-        return self._tag(self._joined().round, self._joined().model)
+    # ---- the key
 
-    def join(self) -> bytes:
-        """Sign a one-use key to receive the run's CKKS key."""
+    def join(self, announced: Announcement) -> bytes:
+        """Sign a one-use key to receive a CKKS key of the run."""
+        self._check_round(announced.round)
         self._one_use = AgreementKey.generate(self._random)
-        return encode(join(self._name, self._identity, self._setup(), self._one_use))
+        return encode(join(self._name, self._identity, self._key_session(announced.round), self._one_use))
 
     def make_key(self, request: MakeKeyRequest) -> bytes:
-        """Make the run's key and seal it to all who joined, this client included."""
-        key = CKKSKey.generate(self._random)
-        sealed = give(
-            self._name,
-            self._identity,
-            self._setup(),
-            self._roster,
-            request.joined,
-            key.key_id,
-            key.to_bytes(),
-            self._random,
-        )
-        return encode(sealed)
+        """Make a new key and seal it to all who joined, this client included."""
+        self._check_round(request.round)
+        return self._give(CKKSKey.generate(self._random), request)
+
+    def share_key(self, request: ShareKeyRequest) -> bytes:
+        """Seal the key that the run has now to those who joined; no older one."""
+        return self._give(self._named(request.key_id), request)
 
     def receive_key(self, request: ReceiveKeyRequest) -> bytes:
-        """Take the run's key from the package that a roster member signed for this client.
+        """Take a key from the package that a roster member signed for this client, and say which tag the model has
+        under it.
 
-        Once a round is over it is too late: a new key and the first model would undo what the clients agreed on.
+        Beside a key that is in use it waits for a round that is announced under it: until then, nothing is lost.
         """
-        if self._record is not None and self._record.round > 0:
-            raise Inconsistent(f"this client is at round {self._record.round}: the run's key was made before the first")
-        package, secret = self._receive(self._setup(), request.given)
+        self._check_round(request.round)
+        if self._one_use is None:
+            raise Inconsistent("a package came that this client did not ask for")
+        session = self._key_session(request.round)
+        package, secret = receive(self._name, session, self._roster, self._one_use, request.given)
         key = CKKSKey.from_bytes(secret)
-        if key.key_id != package:
+        if key.key_id != package.about:
             raise Inconsistent("the package holds another key than it says")
-        self._write(_Record(self._plan.digest(), secret, 0, self._first_model(), b"", b""))
-        return self._reply(self._setup(), Step.RECEIVE_KEY, KeyReceived(key.key_id, self.tag).encoded())
+        if self._held.empty:
+            self._held.write(Record(self._plan.digest(), secret), self._first_model())
+        elif secret != self._held.record.key:
+            self._held.write(replace(self._held.record, next_key=secret))
+        return self._reply(session, Step.RECEIVE_KEY, KeyReceived(key.key_id, self._tag(key)).encoded())
+
+    # ---- a round
+
+    def key_for(self, announced: Announcement) -> CKKSKey:
+        """The key of the announced round. Raises ``Behind`` unless the round builds on this client's key and model,
+        ``Refused`` if that key has decrypted as many sums as it may.
+        """
+        record, key = self._held.record, self._named(announced.key_id)
+        if announced.round != record.round + 1 or self._tag(key) != announced.tag:
+            raise Behind("this client's model is not the one that the round builds on")
+        if key.to_bytes() == record.key and record.sums >= self._plan.key_rounds:
+            raise Refused(f"the run's key has decrypted its {record.sums} sums: the server must have a new one made")
+        return key
+
+    def take_up(self, key: CKKSKey) -> Encoding:
+        """From now on use this key, and no longer the one before."""
+        record, package = self._held.record, key.to_bytes()
+        if package != record.key:
+            self._held.write(replace(record, key=package, next_key=b"", sums=0))
+        return protection.encoding(self._plan, package, self._work)
 
     def apply(self, request: ApplyRequest) -> bytes:
         """Decrypt a sum that enough clients agreed to, take the strategy's step, answer with the new model's tag.
 
-        The same request again gets the same bytes. No other sum of the same round is ever decrypted: whether a sum is
-        in range is an answer too, and a server that could ask often would learn the model from it.
+        What is no possible sum voids the round: the model stays, under the new round's number. The same request again
+        gets the same bytes. No other sum of the same round is ever decrypted: whether a sum is in range is an answer
+        too, and a server that could ask often would learn the model from it.
         """
-        record = self._joined()
+        record = self._held.record
         if request.round == record.round and record.reply:
             return record.reply
         if request.round != record.round + 1:
             raise Behind(f"the sum is of round {request.round}, this client is at round {record.round}")
-        agreed = terms(self._plan, self._roster, self._run, request.round, request.attempt, self.tag, self.key_id)
+        key = CKKSKey.from_bytes(record.key)
+        tag, attempt = self._tag(key), request.attempt
+        agreed = terms(self._plan, self._roster, self._run, request.round, attempt, tag, key.key_id)
         packed, uploads = verified_sum(agreed, request)
-        asked = digest("apply", encode(request))
+        self._remember(digest("apply", encode(request)), request.round)
+        start = np.frombuffer(self._held.model, "<f4")
+        try:
+            total = protection.encoding(self._plan, record.key, self._work).decode(packed, uploads)
+        except DecryptionFailed:
+            return self._move(key, request.round, agreed.session, None)
+        moved = federated_average(self._plan, start, total, [upload.sender for upload in uploads])
+        return self._move(key, request.round, agreed.session, moved.tobytes())
+
+    def _remember(self, asked: bytes, round: int) -> None:
+        """Count a decryption before it is made."""
+        record = self._held.record
         if record.asked not in (b"", asked):
-            raise Inconsistent(f"another sum of round {request.round} was decrypted before")
-        self._write(msgspec.structs.replace(record, asked=asked))
-        total = protection.encoding(self._plan, record.package).decode(packed, uploads)
-        start = np.frombuffer(record.model, "<f4")
-        model = federated_average(self._plan, start, total, [upload.sender for upload in uploads]).tobytes()
-        body = Applied(self._tag(request.round, model), self._accuracy(model))
-        header = Header(agreed.session, Step.APPLY, self._name, b"", b"", b"")
-        reply = encode(envelope(self._identity, header, [msgspec.msgpack.encode(body)]))
-        self._write(_Record(record.plan, record.package, request.round, model, record.model, reply))
+            raise Inconsistent(f"another sum of round {round} was decrypted before")
+        if record.asked == asked:
+            return
+        if record.sums >= self._plan.key_rounds:
+            raise Inconsistent(f"this key has decrypted {record.sums} sums, which is all it may")
+        self._held.write(replace(record, asked=asked, sums=record.sums + 1))
+
+    def _move(self, key: CKKSKey, round: int, session: bytes, moved: bytes | None) -> bytes:
+        """Store the model of a round and the answer, together; return the answer."""
+        model = self._held.model if moved is None else moved
+        tag = model_tag(key.tag_key, self._run, round, model)
+        applied = Applied(tag, None if moved is None else self._accuracy(model), moved is None)
+        reply = self._reply(session, Step.APPLY, msgspec.msgpack.encode(applied))
+        self._held.write(replace(self._held.record, round=round, reply=reply, asked=b""), model)
         return reply
 
-    def ask_catch_up(self, request: CatchUpRequest) -> bytes:
-        """Sign a one-use key to receive the model of a round that was missed, or of which a wrong sum came."""
-        if request.round < self._joined().round:
-            raise Inconsistent(f"this client is at round {self._joined().round} already")
-        self._one_use = AgreementKey.generate(self._random)
-        return encode(join(self._name, self._identity, self._catch_up(request.round), self._one_use))
+    # ---- a missed model
 
     def seal_model(self, request: SealModelRequest) -> bytes:
-        """Seal the model of a round, this client's last or the one before, to those who missed it; else ``Behind``."""
-        models = {self._joined().round: self._joined().model, self._joined().round - 1: self._joined().previous}
-        model = models.get(request.round)
+        """Seal the model of a round, this client's last or the one before, for those who missed it; else ``Behind``."""
+        record, key = self._held.record, self._named(request.key_id)
+        model = {record.round: self._held.model, record.round - 1: self._held.previous}.get(request.round)
         if not model:
-            raise Behind(f"this client is at round {self._joined().round}, not {request.round}")
-        purpose = self._catch_up(request.round)
-        sealed = give(
-            self._name,
-            self._identity,
-            purpose,
-            self._roster,
-            request.wanted,
-            self._tag(request.round, model),
-            model,
-            self._random,
-        )
-        return encode(sealed)
+            raise Behind(f"this client is at round {record.round}, not {request.round}")
+        tag = model_tag(key.tag_key, self._run, request.round, model)
+        session = self._model_session(request.round)
+        return encode(seal_model(self._name, self._identity, session, key.tag_key, tag, model, self._random))
 
     def install_model(self, request: InstallModelRequest) -> bytes:
         """Take a missed model whose tag t clients and a majority of the roster signed; else ``Inconsistent``."""
-        record, purpose = self._joined(), self._catch_up(request.round)
-        if request.round < record.round:
-            raise Inconsistent(f"this client is at round {record.round} already")
-        _, model = self._receive(purpose, request.given)
-        tag = self._tag(request.round, model)
-        signers = set()
-        for reply in request.evidence:
-            header = reply.signed.authenticate(self._roster)
-            reply.open(self._roster, header.session, Step.APPLY, header.sender)
-            if read(reply.parts, Applied).tag == tag:
-                signers.add(header.sender)
-        if len(signers) < self._enough() or len(model) != len(record.model):
+        record, session = self._held.record, self._model_session(request.round)
+        self._check_round(request.round)
+        key, model = self._opened(session, request.checkpoint)
+        tag = model_tag(key.tag_key, self._run, request.round, model)
+        signers = {sender for reply in request.evidence if (sender := self._signer(reply, tag)) is not None}
+        if len(signers) < protection.binding(self._plan) or len(model) != len(self._held.model):
             raise Inconsistent(f"{len(signers)} clients signed the tag of the model that was handed over")
         # What was decrypted of the next round stays remembered, unless the model moves on: a catch-up to the round that
         # this client has already must not buy the server another decryption.
         asked = record.asked if request.round == record.round else b""
-        self._write(_Record(record.plan, record.package, request.round, model, record.model, b"", asked))
-        self._one_use = None
-        return self._reply(purpose, Step.INSTALL_MODEL, tag)
+        self._held.write(replace(record, round=request.round, reply=b"", asked=asked), model)
+        self.take_up(key)
+        return self._reply(session, Step.INSTALL_MODEL, tag)
 
-    def _enough(self) -> int:
-        """The fewest equal tags that can have settled a model."""
-        rules = protection.rules(self._plan)
-        return rules.binding(rules.fewest, len(self._plan.clients))
+    def _opened(self, session: bytes, checkpoint: Envelope) -> tuple[CKKSKey, bytes]:
+        """The model, under whichever key of this client it was sealed."""
+        for key in self._held.record.keys:
+            try:
+                return key, open_model(session, self._roster, key.tag_key, checkpoint)
+            except Forged:
+                continue
+        raise Forged("the sealed model does not open under this client's key")
 
-    def _receive(self, purpose: Purpose, given: Extract) -> tuple[bytes, bytes]:
-        if self._one_use is None:
-            raise Inconsistent("a package came that this client did not ask for")
-        package, secret = receive(self._name, purpose, self._roster, self._one_use, given)
-        return package.about, secret
+    def _signer(self, reply: Envelope, tag: bytes) -> str | None:
+        """Who signed that its model has this tag, by applying a sum or on receiving a key; None for any other tag."""
+        header = reply.signed.authenticate(self._roster)
+        step = Step.APPLY if header.step == Step.APPLY else Step.RECEIVE_KEY
+        reply.open(self._roster, header.session, step, header.sender)
+        said = read(reply.parts, Applied) if step is Step.APPLY else read(reply.parts, KeyReceived)
+        return header.sender if said.tag == tag else None
 
-    def _reply(self, purpose: Purpose, step: Step, word: bytes) -> bytes:
-        return encode(envelope(self._identity, Header(purpose.session, step, self._name, b"", b"", b""), [word]))
+    # ---- helpers
 
-    def _tag(self, round: int, model: bytes) -> bytes:
-        return model_tag(CKKSKey.from_bytes(self.key).tag_key, self._run, round, model)
+    def _give(self, key: CKKSKey, request: MakeKeyRequest | ShareKeyRequest) -> bytes:
+        session = self._key_session(request.round)
+        given = give(
+            self._name, self._identity, session, self._roster, request.joined, key.key_id, key.to_bytes(), self._random
+        )
+        return encode(given)
 
-    def _setup(self) -> Purpose:
-        return key_setup(self._run, self._plan.digest(), self._roster)
+    def _named(self, key_id: bytes) -> CKKSKey:
+        for key in self._held.record.keys:
+            if key.key_id == key_id:
+                return key
+        raise Behind("this client does not have the key that the run has now")
 
-    def _catch_up(self, round: int) -> Purpose:
+    def _check_round(self, round: int) -> None:
+        if not self._held.empty and round < self._held.record.round:
+            raise Inconsistent(f"this client is at round {self._held.record.round} already, not {round}")
+
+    def _tag(self, key: CKKSKey) -> bytes:
+        return model_tag(key.tag_key, self._run, self._held.record.round, self._held.model)
+
+    def _reply(self, session: bytes, step: Step, word: bytes) -> bytes:
+        return encode(envelope(self._identity, Header(session, step, self._name, b"", b"", b""), [word]))
+
+    def _key_session(self, round: int) -> bytes:
+        return key_setup(self._run, self._plan.digest(), self._roster, round)
+
+    def _model_session(self, round: int) -> bytes:
         return catch_up(self._run, self._plan.digest(), self._roster, round)
 
     def _first_model(self) -> bytes:
@@ -251,26 +272,3 @@ class KeyHolder:
         module = vector.build(self._factory, self._plan.model_seed)
         vector.load(module, np.frombuffer(model, "<f4"))
         return evaluation.accuracy(module, self._test)
-
-    def _joined(self) -> _Record:
-        if self._record is None:
-            raise Inconsistent("this client has no key of this run: it must join before the first round")
-        return self._record
-
-    def _read(self) -> _Record | None:
-        stored = self._store.get(f"run {self._run}")
-        if stored is None:
-            return None
-        try:
-            record = msgspec.msgpack.decode(stored, type=_Record)
-        except msgspec.DecodeError as error:
-            raise MalformedMessage(
-                "this client's stored key and model cannot be read: restore the run's folder"
-            ) from error
-        if record.plan != self._plan.digest():
-            raise Inconsistent("the plan that the owner accepted is not the one that this run's key was made for")
-        return record
-
-    def _write(self, record: _Record) -> None:
-        self._store.put({f"run {self._run}": msgspec.msgpack.encode(record)})
-        self._record = record

@@ -42,7 +42,9 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     ``weights`` are declared constants in (0, 1], one per client, in the order of ``clients``. ``bound`` is the largest
     absolute value of an update's coordinate; what exceeds it is cut off at the client. ``architecture`` is the hash of
     parameter names and shapes; ``dimension`` their count. ``colluders`` (n_C): clients that may work with the server.
-    ``bits``: width of the ring's elements in fixed point. ``corrupt``, ``dropout``: what a sparse graph is made for.
+    ``bits``: width of the ring's elements, in fixed point or of the CKKS prime. ``key_rounds``: sums that one CKKS key
+    decrypts before clients want another; 0 where there is none. ``corrupt``, ``dropout``: what a sparse graph is made
+    for.
     """
 
     job: str
@@ -61,6 +63,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     bits: int = 32
     corrupt: float = 0.1
     dropout: float = 0.1
+    key_rounds: int = 0
 
     def __post_init__(self) -> None:
         _as_floats(self, "bound", "corrupt", "dropout")

@@ -135,6 +135,8 @@ def _check_sound(plan: Plan) -> None:
     try:
         protection.rules(plan).threshold_for(len(plan.clients))
         protection.parameters(plan)
+        if plan.key_rounds != protection.protection_of(plan).key_rounds_of(len(plan.clients)):
+            raise BadInput(f"a CKKS key that decrypts {plan.key_rounds} sums")
     except (ConfigurationError, BadInput) as error:
         raise Refused(f"the plan is unsafe: {error}. Ask whoever runs the server for one that is not") from error
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import ClassVar, Final
 
 from msgspec import Struct
 
 from protocols.degree import Sparse
 from protocols.encoding import Encoding, Layout
 from protocols.encoding.fixedpoint import FixedPoint
-from protocols.encoding.rlwe import CKKSParameters
+from protocols.encoding.rlwe import CKKSParameters, narrowest
 from protocols.errors import ConfigurationError
 from protocols.graph import CohortRules, two_thirds
+from protocols.masking import Work
 from securefl.errors import BadInput
 from securefl.plan import Plan
 from securefl.plan import Protection as Kind
+
+# Answers to sums, by all clients, under one CKKS key: a quarter of the coefficients of its secret. See docs/ckks.md.
+_DECRYPTIONS: Final = 1 << 10
 
 
 class Protection(Struct, frozen=True, kw_only=True):
@@ -22,10 +27,13 @@ class Protection(Struct, frozen=True, kw_only=True):
 
     ``minimum``: fewest clients whose sum may be formed; None: floor(2n/3) + 1.
     ``threshold``: shares that undo a dropout; None: floor(2n/3) + 1 of those who began. ``colluders`` (n_C): clients
-    that may work with the server; needs minimum > 3 n_C, 2 threshold > n + n_C and threshold - n_C >= 2. ``bits``: 16,
-    24 or 32 for each number of an update in fixed point, on the wire too; fewer bits, coarser steps. ``corrupt`` and
-    ``dropout``: fractions of the clients that may deviate and leave, for which a sparse graph is made: of masks, with
-    more than 100 clients and no threshold (:mod:`protocols.degree`). Raises ``BadInput`` for what a kind cannot keep.
+    that may work with the server; needs minimum > 3 n_C, 2 threshold > n + n_C and threshold - n_C >= 2. ``bits`` for
+    each number of an update, on the wire too: 16, 24 or 32 in fixed point (None: 32), 32, 40, 48 or 54 under CKKS
+    (None: the fewest that keep ``precision``). ``precision``: the largest step between encodable values, under CKKS
+    (None: finer than float32). ``key_rounds``: sums that one CKKS key decrypts (None: 1024 / n, which is also the
+    most). ``corrupt`` and ``dropout``: fractions of the clients that may deviate and leave, for which a sparse graph is
+    made: of masks, with more than 100 clients and no threshold (:mod:`protocols.degree`). Raises ``BadInput`` for what
+    a kind cannot keep.
     """
 
     kind: ClassVar[Kind] = "plain"
@@ -37,7 +45,9 @@ class Protection(Struct, frozen=True, kw_only=True):
     minimum: int | None = None
     threshold: int | None = None
     colluders: int = 0
-    bits: int = 32
+    bits: int | None = None
+    precision: float | None = None
+    key_rounds: int | None = None
     corrupt: float = 0.1
     dropout: float = 0.1
 
@@ -46,10 +56,12 @@ class Protection(Struct, frozen=True, kw_only=True):
             raise BadInput(
                 f"{self.kind!r} withstands no colluding client: leave colluders at 0, or use 'secagg' or 'ckks'"
             )
-        if self.sealed and self.bits != 32:
-            raise BadInput(
-                f"{self.kind!r} has ciphertexts of fixed width: leave bits at 32, or use 'secagg' for {self.bits} bits"
-            )
+        if not self.sealed and (self.precision is not None or self.key_rounds is not None):
+            raise BadInput(f"{self.kind!r} has no key and takes its precision from bits: leave the others out")
+        if self.precision is not None and (self.bits is not None or not 0 < self.precision < math.inf):
+            raise BadInput("a precision is a finite number above 0, in place of bits: it chooses them")
+        if self.key_rounds is not None and self.key_rounds < 1:
+            raise BadInput(f"key_rounds of {self.key_rounds}: a key decrypts at least one sum")
 
     def minimum_of(self, clients: int) -> int:
         """The minimum, or its default for so many: what is left of them must open any secret."""
@@ -65,9 +77,24 @@ class Protection(Struct, frozen=True, kw_only=True):
 
         Modulus (``bits``), bound and scale are chosen together: the scale is the finest that cannot wrap.
         """
-        if self.sealed:
-            return CKKSParameters(dimension, self.bound, clients)
-        return FixedPoint(dimension, self.bound, clients, self.bits)
+        if not self.sealed:
+            return FixedPoint(dimension, self.bound, clients, self.bits or 32)
+        if self.bits is None:
+            return narrowest(dimension, self.bound, clients, self.precision)
+        return CKKSParameters(dimension, self.bound, clients, self.bits)
+
+    def key_rounds_of(self, clients: int) -> int:
+        """How many sums one CKKS key decrypts; 0 where there is none. Raises ``BadInput`` for more than are safe.
+
+        A server that deviates learns at most one bit from whether a client answers to a sum as the others do, and each
+        of these bits may be a hint about the key. All clients' together are kept below a quarter of its coefficients.
+        """
+        most = max(1, _DECRYPTIONS // clients) if self.sealed else 0
+        if self.key_rounds is not None and self.key_rounds > most:
+            raise BadInput(
+                f"key_rounds of {self.key_rounds}: {clients} clients decrypt at most {most} sums under one key"
+            )
+        return self.key_rounds or most
 
 
 class Plain(Protection, frozen=True, kw_only=True):
@@ -110,7 +137,8 @@ class CKKS(Protection, frozen=True, kw_only=True):
     """CKKS under pairwise masks.
 
     **Guarantee** (assuming RLWE): the server alone learns no update, and of sum and model what clients answer: the
-    accuracy, and whether a sum that it may have changed was in range, once a round and client. Together with
+    accuracy, and whether a sum that it may have changed gives the same model as the others' or none, once a round and
+    client. Together with
     key-holding clients, at most n_C = ``colluders``, it learns what it would learn under ``SecAgg``.
     """
 
@@ -136,6 +164,7 @@ def protection_of(plan: Plan) -> Protection:
         threshold=plan.threshold,
         colluders=plan.colluders,
         bits=plan.bits,
+        key_rounds=plan.key_rounds or None,
         corrupt=plan.corrupt,
         dropout=plan.dropout,
     )
@@ -144,6 +173,12 @@ def protection_of(plan: Plan) -> Protection:
 def rules(plan: Plan) -> CohortRules:
     """What a client demands of a cohort under this plan. Raises ``ConfigurationError`` for an unsafe plan."""
     return protection_of(plan).rules(len(plan.clients))
+
+
+def binding(plan: Plan) -> int:
+    """The fewest equal tags that can have settled a model under this plan."""
+    demanded = rules(plan)
+    return demanded.binding(demanded.fewest, len(plan.clients))
 
 
 def parameters(plan: Plan) -> FixedPoint | CKKSParameters:
@@ -156,7 +191,7 @@ def layout(plan: Plan) -> Layout:
     return parameters(plan).layout
 
 
-def encoding(plan: Plan, key: bytes | None) -> Encoding:
+def encoding(plan: Plan, key: bytes | None, work: Work = Work()) -> Encoding:  # noqa: B008
     """A client's encoding; ``key`` is its CKKS key package where the plan needs one."""
     chosen = parameters(plan)
     if isinstance(chosen, FixedPoint):
@@ -165,4 +200,4 @@ def encoding(plan: Plan, key: bytes | None) -> Encoding:
         raise ConfigurationError("this client has no CKKS key yet")
     from protocols.encoding import ckks
 
-    return ckks.CKKS(chosen, ckks.CKKSKey.from_bytes(key))
+    return ckks.CKKS(chosen, ckks.CKKSKey.from_bytes(key), work)

@@ -8,6 +8,9 @@ from msgspec import Struct
 class RoundRecord(Struct, frozen=True):
     """One completed round. Bytes are per client, all exchanges of all attempts counted; ``seconds`` is wall time.
 
+    ``void``: no client could decrypt the sum (somebody sent noise in place of a ciphertext), so that the model is the
+    one from before.
+
     ``dropped`` maps each client that did not contribute or fell silent later to where or why ("exchange 2",
     "refused: budget"). ``recovered`` are clients that went silent after the masks were agreed and whose masks the
     others helped to remove. ``accuracy`` is that of the model after this round on the public test set (None where no
@@ -24,14 +27,15 @@ class RoundRecord(Struct, frozen=True):
     upload_bytes: dict[str, int]
     download_bytes: dict[str, int]
     seconds: float
+    void: bool = False
 
     def __str__(self) -> str:
         accuracy = "-" if self.accuracy is None else f"{self.accuracy:.3f}"
         epsilon = f"{max(self.epsilon.values()):.2f}" if self.epsilon else "no DP"
         lost = f", dropped {', '.join(self.dropped)}" if self.dropped else ""
-        return (
-            f"round {self.round}: {len(self.contributors)} contributors{lost}, accuracy {accuracy}, epsilon {epsilon}"
-        )
+        void = ", VOID: the sum could not be decrypted, the model is unchanged" if self.void else ""
+        who = f"{len(self.contributors)} contributors{lost}"
+        return f"round {self.round}: {who}, accuracy {accuracy}, epsilon {epsilon}{void}"
 
 
 class ServerView(Struct, frozen=True):

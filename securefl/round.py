@@ -49,6 +49,7 @@ def federate(
         number = server.round_number + 1
         outcome = _attempt(server, clients, engine, transcript, number, left_out)
         yield _record(outcome, clients, transcript, time.perf_counter() - started)
+    server.finish(transcript.recording(engine.exchange(server.round_number), server.round_number))
 
 
 def enrol(server: Server, clients: Sequence[Client]) -> None:
@@ -142,4 +143,5 @@ def _record(outcome: Outcome, clients: Sequence[Client], transcript: Transcript,
         upload_bytes=dict(sorted(transcript.up.items())),
         download_bytes=dict(sorted(transcript.down.items())),
         seconds=seconds,
+        void=outcome.void,
     )

@@ -6,7 +6,8 @@ State is stored before anything is sent: a crash costs an attempt, never a repea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from protocols.errors import ConfigurationError, RoundAborted
 from securefl import checkpoint, protection
 from securefl.announcement import Announcement, KeyReceived, public_tag, terms
 from securefl.data import Dataset
-from securefl.deliveries import deliver_key, deliver_model
+from securefl.deliveries import deliver_model, new_key, share_key
 from securefl.errors import BadInput, RoundFailed
 from securefl.keystream import local_work
 from securefl.plan import LocalOptimizer, Plan
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Outcome:
     """One committed round, as the server knows it. ``dropped`` maps clients to where or why they were lost;
-    ``disputes`` maps those whose shares are in dispute to those who say that they do not open.
+    ``disputes`` maps those whose shares are in dispute to those who say that they do not open. ``void``: clients could
+    not decrypt the sum and kept the model from before.
     """
 
     round: int
@@ -51,6 +53,7 @@ class Outcome:
     dropped: Mapping[str, str]
     accuracy: float | None
     disputes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    void: bool = False
 
 
 class Server:
@@ -134,9 +137,10 @@ class Server:
             dimension=len(first),
             model_seed=self._seed,
             colluders=self._protection.colluders,
-            bits=self._protection.bits,
+            bits=self._bits(len(first), len(clients)),
             corrupt=self._protection.corrupt,
             dropout=self._protection.dropout,
+            key_rounds=self._protection.key_rounds_of(len(clients)),
         )
         self._check()
         if not self._protection.sealed and not self._state.model:
@@ -146,18 +150,15 @@ class Server:
 
     def set_up(self, exchange: Exchange) -> None:
         """Before the first round under CKKS: have a client make the key and relay it. Otherwise nothing to do."""
-        if not self._protection.sealed or self._state.key_id:
-            return
-        try:
-            delivered = deliver_key(self._announcement(), self._known_roster(), exchange)
-        except RoundAborted as error:
-            raise _failed(error) from error
-        if len(delivered.holders) < self.plan.minimum:
-            raise RoundFailed(
-                f"only {len(delivered.holders)} clients received the CKKS key: {_named(delivered.faults)}"
-            )
-        held = KeyReceived.decoded(delivered.word)
-        self._save(key_id=held.key_id, tag=held.tag)
+        if self._protection.sealed and not self._state.key_id:
+            self._new_key(exchange)
+
+    def finish(self, exchange: Exchange) -> None:
+        """After the last round under CKKS: bring who is behind up to date, and keep the model, sealed by a client."""
+        if self._protection.sealed and self._state.pending is None:
+            self._catch_up(exchange)
+            if checkpoint.load_sealed(self._store, self._state.tag) is None:
+                self._hand_model((), exchange)
 
     def round(self, exchange: Exchange, without: Collection[str] = ()) -> Outcome:
         """Run one attempt at the next round, leaving out the clients in ``without``.
@@ -167,6 +168,8 @@ class Server:
         """
         if self._state.pending is not None:
             return self._finish_pending(exchange)
+        if self._protection.sealed and self._state.round - self._state.key_round >= self.plan.key_rounds:
+            self._new_key(exchange)
         self._catch_up(exchange)
         self._save(attempt=self._state.attempt + 1)
         number = self._state.round + 1
@@ -199,7 +202,7 @@ class Server:
         commit = self._hand_out(agreed, request, exchange)
         outcome = self._outcome(aggregate, commit.accuracy)
         late = {name: f"exchange {Step.APPLY:d}" for name in commit.behind}
-        return replace(outcome, dropped={**late, **commit.faults, **outcome.dropped})
+        return replace(outcome, dropped={**late, **commit.faults, **outcome.dropped}, void=commit.void)
 
     def _finish_pending(self, exchange: Exchange) -> Outcome:
         """Hand out again, byte for byte, a sum that was formed but not committed; the round is not formed again."""
@@ -212,7 +215,9 @@ class Server:
         senders = tuple(signed.authenticate(self._known_roster()).sender for signed in request.inputs)
         recovered = tuple(sorted(set(marked(request.cohort, request.shared)) - set(senders)))
         dropped = {name: "before the restart" for name in self.plan.clients if name not in senders}
-        return Outcome(self._state.round, request.attempt, senders, recovered, dropped, commit.accuracy)
+        return Outcome(
+            self._state.round, request.attempt, senders, recovered, dropped, commit.accuracy, void=commit.void
+        )
 
     def _hand_out(self, agreed: Terms, request: ApplyRequest, exchange: Exchange) -> Commit:
         try:
@@ -224,17 +229,48 @@ class Server:
         self._save(round=request.round, tag=commit.tag, evidence=commit.evidence, behind=commit.behind, pending=None)
         return commit
 
+    def _new_key(self, exchange: Exchange) -> None:
+        """Have the clients' key made, or replaced. It binds once enough of them signed the same model's tag under it;
+        until then they keep the one before.
+        """
+        enough = max(self.plan.minimum, protection.binding(self.plan))
+        try:
+            delivered = new_key(self._announcement(self._state.round), self._known_roster(), enough, exchange)
+        except RoundAborted as error:
+            raise _failed(error) from error
+        words = {name: reply.parts[0] for name, reply in delivered.replies.items()}
+        word, count = Counter(words.values()).most_common(1)[0] if words else (b"", 0)
+        if count < enough:
+            raise RoundFailed(
+                f"only {count} clients received the CKKS key, {enough} are needed: {_named(delivered.faults)}"
+            )
+        held = KeyReceived.decoded(word)
+        agreed = tuple(reply for name, reply in delivered.replies.items() if words[name] == word)
+        behind = tuple(name for name in self.plan.clients if words.get(name) != word)
+        self._save(key_id=held.key_id, tag=held.tag, key_round=self._state.round, evidence=agreed, behind=behind)
+
     def _catch_up(self, exchange: Exchange) -> None:
-        """Relay the model, from one who has it, to those who missed a sum; who stays silent is asked next time."""
+        """Have key and model handed to those who lack them, by one who has them; who is silent is asked next time."""
         if not self._state.behind:
             return
-        state = self._state
-        try:
-            announced = self._announcement(state.round)
-            delivered = deliver_model(announced, self._known_roster(), state.evidence, state.behind, exchange)
-        except RoundAborted:  # nobody who has the model answers: the round goes on without those who lack it
-            return
-        self._save(behind=tuple(name for name in state.behind if name not in delivered.holders))
+        state, roster = self._state, self._known_roster()
+        holders = [reply.signed.authenticate(roster).sender for reply in state.evidence]
+        shared = share_key(self._announcement(state.round), roster, holders, state.behind, exchange)
+        current = KeyReceived(state.key_id, state.tag).encoded()
+        there = {name for name, reply in shared.replies.items() if reply.parts[0] == current}
+        lacking = tuple(name for name in shared.replies if name not in there)
+        if lacking:
+            there.update(self._hand_model(lacking, exchange))
+        self._save(behind=tuple(name for name in state.behind if name not in there))
+
+    def _hand_model(self, behind: Sequence[str], exchange: Exchange) -> tuple[str, ...]:
+        """Have the current model handed to those who lack it, and keep it as it was sealed."""
+        kept = checkpoint.load_sealed(self._store, self._state.tag)
+        announced, evidence = self._announcement(self._state.round), self._state.evidence
+        caught = deliver_model(announced, self._known_roster(), evidence, behind, kept, exchange)
+        if caught.checkpoint is not None and caught.checkpoint is not kept:
+            checkpoint.save_sealed(self._store, caught.checkpoint)
+        return caught.holders
 
     def _outcome(self, aggregate: Aggregate, accuracy: float | None) -> Outcome:
         # A refusal or a fault says more than "exchange 2": show it.
@@ -264,7 +300,14 @@ class Server:
         return evaluation.accuracy(module, self._test)
 
     def _announcement(self, number: int = 0) -> Announcement:
-        return Announcement(self._state.run, number, self._state.attempt, self.plan, self._state.model, self._state.tag)
+        state = self._state
+        return Announcement(state.run, number, state.attempt, self.plan, state.model, state.tag, state.key_id)
+
+    def _bits(self, dimension: int, clients: int) -> int:
+        try:
+            return self._protection.parameters(dimension, clients).bits
+        except ConfigurationError as error:
+            raise BadInput(str(error)) from error
 
     def _terms(self, number: int, attempt: int | None = None) -> Terms:
         tried = self._state.attempt if attempt is None else attempt

@@ -19,12 +19,12 @@ from protocols.aggregation.messages import (
 )
 from protocols.base import Exchange, Messages, Replies, Requests
 from protocols.delivery.messages import (
-    CatchUpRequest,
     InstallModelRequest,
     JoinRequest,
     MakeKeyRequest,
     ReceiveKeyRequest,
     SealModelRequest,
+    ShareKeyRequest,
 )
 from protocols.errors import MalformedMessage
 from protocols.wire import kind
@@ -39,7 +39,7 @@ KINDS = {
     JoinRequest.KIND: "join",
     MakeKeyRequest.KIND: "make-key",
     ReceiveKeyRequest.KIND: "receive-key",
-    CatchUpRequest.KIND: "catch-up-request",
+    ShareKeyRequest.KIND: "share-key",
     SealModelRequest.KIND: "seal-model",
     InstallModelRequest.KIND: "install-model",
     Refusal.KIND: "refusal",

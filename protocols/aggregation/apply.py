@@ -33,21 +33,30 @@ from protocols.wire import encode
 
 
 class Applied(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Body of exchange 5: the tag of the resulting model and its accuracy on the public test set, if there is one."""
+    """Body of exchange 5: the tag of the resulting model and its accuracy on the public test set, if there is one.
+
+    ``void``: the sum was no possible sum, so that the model is the one from before, under the new round's number. Or a
+    single client that sends noise in place of a ciphertext could stop a run for good.
+    """
 
     tag: bytes
     accuracy: float | None
+    void: bool = False
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A model that enough clients hold: its tag, their signed replies as evidence, and who does not hold it."""
+    """A model that enough clients hold: its tag, their signed replies as evidence, and who does not hold it.
+
+    ``void``: they could not decrypt the sum, and kept the model from before.
+    """
 
     tag: bytes
     evidence: tuple[Envelope, ...]
     accuracy: float | None
     behind: tuple[ClientId, ...]
     faults: Mapping[ClientId, str]
+    void: bool = False
 
 
 def model_tag(tag_key: bytes, run: str, round: int, model: bytes) -> bytes:
@@ -154,7 +163,9 @@ class ApplyServer:
         evidence = tuple(self._replies[name] for name in agreed)
         # All who agree hold the same model and test set; the middle report of a majority stands for them.
         accuracy = reported[len(reported) // 2] if 2 * len(reported) > len(agreed) else None
-        return Commit(tag, evidence, accuracy, tuple(sorted(self.asked - set(agreed))), self.faults)
+        # One model, so one outcome: with n_C colluders at most, more than half of those who agree are honest.
+        void = 2 * sum(self._applied[name].void for name in agreed) > len(agreed)
+        return Commit(tag, evidence, accuracy, tuple(sorted(self.asked - set(agreed))), self.faults, void)
 
     @property
     def accepted(self) -> frozenset[ClientId]:

@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from protocols.aggregation.session import LONGEST_NAME, Roster, Step
-from protocols.base import ClientId
+from protocols.base import ClientId, Map
 from protocols.errors import Forged, Inconsistent, MalformedMessage
-from protocols.merkle import HashMap, Tree, climb, leaf, tree_of
+from protocols.merkle import Tree, climb, leaf, tree_of
 from protocols.primitives import Identity, digest, equal, verify
 from protocols.wire import Message
 
@@ -81,7 +81,7 @@ class Envelope(Message, frozen=True):
     signed: Signed
     parts: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=1 << 16)]
 
-    def open(self, roster: Roster, session: bytes, step: Step, sender: ClientId, map: HashMap = map) -> Header:
+    def open(self, roster: Roster, session: bytes, step: Step, sender: ClientId, map: Map = map) -> Header:
         """The header, if it is ``sender``'s for this session and exchange and fits the parts."""
         header = self.signed.open(roster, session, step)
         if header.sender != sender:
@@ -119,7 +119,7 @@ def sign(identity: Identity, header: Header) -> Signed:
     return Signed(encoded, identity.sign(_signed_bytes(encoded)))
 
 
-def envelope(identity: Identity, header: Header, parts: Sequence[bytes], map: HashMap = map) -> Envelope:
+def envelope(identity: Identity, header: Header, parts: Sequence[bytes], map: Map = map) -> Envelope:
     """Sign ``header`` with the root over ``parts`` filled in."""
     filled = msgspec.structs.replace(header, body=tree_of(parts, map).root)
     return Envelope(sign(identity, filled), tuple(parts))

@@ -21,7 +21,7 @@ LONGEST_NAME = 255
 
 
 class Step(IntEnum):
-    """What a signed message is for: exchanges 0 to 5 of a round in order, key set-up and catch-up, and a complaint,
+    """What a signed message is for: exchanges 0 to 5 of a round in order, a key or a model on its way, and a complaint,
     which takes an input's place. Signatures cover the number.
     """
 
@@ -32,11 +32,10 @@ class Step(IntEnum):
     UNMASK = 4
     APPLY = 5
     JOIN = 6
-    MAKE_KEY = 7
+    GIVE_KEY = 7
     RECEIVE_KEY = 8
-    CATCH_UP = 9
-    SEAL_MODEL = 10
-    INSTALL_MODEL = 11
+    SEAL_MODEL = 9
+    INSTALL_MODEL = 10
     COMPLAINT = 12
 
 

@@ -1,94 +1,86 @@
-"""The server's side of a delivery: it relays what it cannot open, and asks the next client if a giver falls silent."""
+"""The server's side of a key's delivery: it relays what it cannot open. If a giver is no good, the next is asked."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
 from protocols.aggregation.collect import collect
 from protocols.aggregation.messages import SHORT_REPLY, Envelope, Extract
-from protocols.aggregation.session import Roster
+from protocols.aggregation.session import Roster, Step
+from protocols.aggregation.verify import read
 from protocols.base import ClientId, Messages, Replies
 from protocols.delivery.client import extracts_by_receiver
-from protocols.delivery.messages import Purpose
+from protocols.delivery.messages import Package
 from protocols.errors import MalformedMessage, RoundAborted
-from protocols.wire import LARGEST, Message, encode
+from protocols.wire import Message, encode
+
+# A package for one receiver, with the names in it.
+_PACKAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Requests:
-    """How the three requests of one kind of delivery are made."""
+    """How the three requests are made, and what a giver must say that it gave (None: whatever it says)."""
 
     join: Message
     give: Callable[[tuple[Envelope, ...]], Message]
     receive: Callable[[Extract], Message]
+    about: bytes | None = None
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """Who holds the secret now, and the word (a tag) that most of them answered with."""
+    """What the last giver gave, and the signed replies of those who hold it now."""
 
-    holders: tuple[ClientId, ...]
-    word: bytes
+    about: bytes
+    replies: Mapping[ClientId, Envelope]
     faults: dict[ClientId, str]
 
 
-class _Turn(Enum):
-    JOIN = auto()
-    GIVE = auto()
-    RECEIVE = auto()
-
-
 @dataclass
-class _Exchange:
-    """One exchange of a delivery: envelopes of one step, one part each unless it is the giver's."""
+class Asked:
+    """One exchange of a delivery: envelopes of one step and, unless they are a giver's, of one part."""
 
     roster: Roster
-    purpose: Purpose
-    turn: _Turn
+    session: bytes
+    step: Step
     asked: frozenset[ClientId]
+    largest: int = SHORT_REPLY
     replies: dict[ClientId, Envelope] = field(default_factory=dict)
 
     @property
     def accepted(self) -> frozenset[ClientId]:
         return frozenset(self.replies)
 
-    @property
-    def largest(self) -> int:
-        return LARGEST if self.turn is _Turn.GIVE else SHORT_REPLY
-
     def fold(self, sender: ClientId, reply: Envelope) -> None:
-        step = {_Turn.JOIN: self.purpose.join, _Turn.GIVE: self.purpose.give, _Turn.RECEIVE: self.purpose.receive}[
-            self.turn
-        ]
-        reply.open(self.roster, self.purpose.session, step, sender)
-        if self.turn is not _Turn.GIVE and len(reply.parts) != 1:
+        reply.open(self.roster, self.session, self.step, sender)
+        if self.step is not Step.GIVE_KEY and len(reply.parts) != 1:
             raise MalformedMessage(f"{sender} answered with {len(reply.parts)} parts")
         self.replies[sender] = reply
 
 
-class DeliveryServer:
-    """One delivery. Givers are asked in turn until ``needed`` receivers hold the same."""
+class KeyDelivery:
+    """One delivery of a CKKS key. Givers are asked in turn until ``needed`` receivers hold what one of them gave."""
 
     def __init__(
         self,
         roster: Roster,
-        purpose: Purpose,
+        session: bytes,
         requests: Requests,
         receivers: Sequence[ClientId],
         givers: Sequence[ClientId],
-        needed: int = 1,
+        needed: int,
     ) -> None:
         self._roster = roster
-        self._purpose = purpose
+        self._session = session
         self._requests = requests
         self._givers = list(givers)
         self._needed = needed
-        self._words: dict[ClientId, bytes] = {}
         self._joined: dict[ClientId, Envelope] = {}
-        self._exchange = self._ask(_Turn.JOIN, receivers)
+        self._about = b""
+        self._best = Delivered(b"", {}, {})
+        self._exchange = self._ask(Step.JOIN, receivers)
         self.faults: dict[ClientId, str] = {}
 
     def open(self) -> Messages:
@@ -96,43 +88,48 @@ class DeliveryServer:
 
     def advance(self, replies: Replies) -> Messages:
         collect(replies, self._exchange, self.faults)
-        match self._exchange.turn:
-            case _Turn.JOIN:
+        match self._exchange.step:
+            case Step.JOIN:
                 self._joined = dict(sorted(self._exchange.replies.items()))
                 return self._ask_giver() if self._joined else {}
-            case _Turn.GIVE:
+            case Step.GIVE_KEY:
                 given = next(iter(self._exchange.replies.values()), None)
                 return self._hand_out(given) if given else self._ask_giver()
-            case _Turn.RECEIVE:
-                self._words |= {name: reply.parts[0] for name, reply in self._exchange.replies.items()}
-                short = len(self.result.holders) < self._needed and self._givers
-                return self._ask_giver() if short else {}
+            case _:
+                if len(self._exchange.replies) >= len(self._best.replies):
+                    self._best = Delivered(self._about, self._exchange.replies, self.faults)
+                return self._ask_giver() if len(self._best.replies) < min(self._needed, len(self._joined)) else {}
 
     @property
     def result(self) -> Delivered:
-        counted = Counter(self._words.values()).most_common(1)
-        word = counted[0][0] if counted else b""
-        return Delivered(tuple(sorted(n for n, said in self._words.items() if said == word)), word, self.faults)
+        return Delivered(self._best.about, self._best.replies, self.faults)
 
     def _ask_giver(self) -> Messages:
-        if not self._givers and self._words:  # some hold it: the caller decides whether they are enough
+        if not self._givers and self._best.replies:  # some hold it: the caller decides whether they are enough
             return {}
         if not self._givers:
-            raise RoundAborted("no client is left to hand over what the others need", self.faults, {})
+            raise RoundAborted("no client is left to hand over the key that the others need", self.faults, {})
         giver = self._givers.pop(0)
-        self._exchange = self._ask(_Turn.GIVE, [giver])
+        self._exchange = self._ask(Step.GIVE_KEY, [giver], SHORT_REPLY + len(self._joined) * _PACKAGE_BYTES)
         return {giver: encode(self._requests.give(tuple(self._joined.values())))}
 
     def _hand_out(self, given: Envelope) -> Messages:
         try:
             parts = extracts_by_receiver(given)
-            if set(parts) != set(self._joined):
-                raise MalformedMessage("the giver did not seal one package to each client that joined")
+            self._about = self._agreed(parts)
         except MalformedMessage as error:
             self.faults[next(iter(self._exchange.asked))] = str(error)
             return self._ask_giver()
-        self._exchange = self._ask(_Turn.RECEIVE, list(parts))
+        self._exchange = self._ask(Step.RECEIVE_KEY, list(parts))
         return {name: encode(self._requests.receive(part)) for name, part in sorted(parts.items())}
 
-    def _ask(self, turn: _Turn, names: Sequence[ClientId]) -> _Exchange:
-        return _Exchange(self._roster, self._purpose, turn, frozenset(names))
+    def _agreed(self, parts: Mapping[ClientId, Extract]) -> bytes:
+        """What all packages say is in them. Raises ``MalformedMessage`` unless it is one thing, the one asked for."""
+        said = {read([extract.part], Package).about for extract in parts.values()}
+        wanted = said if self._requests.about is None else {self._requests.about}
+        if set(parts) != set(self._joined) or len(said) != 1 or said != wanted:
+            raise MalformedMessage("the giver did not seal one and the right key to each client that joined")
+        return said.pop()
+
+    def _ask(self, step: Step, names: Sequence[ClientId], largest: int = SHORT_REPLY) -> Asked:
+        return Asked(self._roster, self._session, step, frozenset(names), largest)

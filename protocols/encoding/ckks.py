@@ -75,7 +75,7 @@ class CKKSKey:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CKKSKey:
-        """Undo ``to_bytes``; raises ``MalformedMessage`` for anything that is no key, or one that would hide nothing."""
+        """Undo ``to_bytes``; raises ``MalformedMessage`` for what is no key, or one that would hide nothing."""
         if len(data) != _PACKED_SECRET_BYTES + KEY_BYTES:
             raise MalformedMessage("a key package of the wrong length")
         packed = np.frombuffer(data, np.uint8, _PACKED_SECRET_BYTES)
@@ -104,7 +104,7 @@ class _Task:
 
 
 class CKKS:
-    """The encoding, for one key. ``work.map`` shares it out by chunks of 2**19 values; processes then hold the key, too.
+    """The encoding, for one key. ``work.map`` shares it out by chunks of 2**19 values; processes then have the key.
 
     **Guarantee** (assuming RLWE with these parameters): who lacks the key learns nothing from uploads or their sums.
     Any key holder can open any single upload that is not masked. The sum of honest uploads decrypts exactly, so that
@@ -138,9 +138,10 @@ class CKKS:
         if not 0 < len(uploads) <= p.clients or len({upload.seed for upload in uploads}) != len(uploads):
             raise DecryptionFailed("the decrypted sum is out of range")
         values = np.empty(p.dimension)
+        work = partial(_decrypt, self._task(uploads))
         blocks = (_Block(index, total[start : start + _BLOCK]) for index, start in enumerate(self._starts))
         possible = True
-        for start, part in zip(self._starts, self._work.map(partial(_decrypt, self._task(uploads)), blocks), strict=True):
+        for start, part in zip(self._starts, self._work.map(work, blocks), strict=True):
             wholes = _rounded(part, p.spacing)
             possible &= bool(np.abs(wholes).max() <= p.largest) and not wholes[p.dimension - start :].any()
             np.divide(wholes[: p.dimension - start], p.levels, out=values[start : start + _BLOCK])
@@ -235,7 +236,8 @@ def _plaintext_bytes(residues: RingVector, context: seal.SEALContext) -> bytes:
 
 
 def _framed(body: bytes) -> bytes:
-    return _SEAL_HEADER.pack(_SEAL_MAGIC, _SEAL_HEADER.size, 4, 3, _UNCOMPRESSED, 0, _SEAL_HEADER.size + len(body)) + body
+    size = _SEAL_HEADER.size
+    return _SEAL_HEADER.pack(_SEAL_MAGIC, size, 4, 3, _UNCOMPRESSED, 0, size + len(body)) + body
 
 
 def _words(array: seal.DynArray, count: int, file: _Scratch) -> RingVector:

@@ -65,7 +65,7 @@ class Transform:
             yield left[start : start + _BATCH], right[start : start + _BATCH]
 
     def _evaluate(self, block: Integers) -> Integers:
-        """Cooley-Tukey, in place on (degree, count). From +-p, values grow to within +-14 p, which no step overflows."""
+        """Cooley-Tukey, in place on (degree, count). From +-p, values grow to within +-14 p: no step overflows."""
         groups, half = 1, self.degree // 2
         while half:
             view = block.reshape(groups, 2, half, -1)

@@ -51,10 +51,11 @@ class CKKSParameters(Struct, frozen=True):
     of integer noise that whoever calls may add before encryption; all clients' together, as in ``FixedPoint``.
 
     A value becomes the whole number value * levels, rounded without bias, and encrypted is spacing times that.
-    ``levels`` is the largest power of two, at most 2**28 below the bound, and ``spacing`` then the largest power of two,
-    above twice the noise of a sum (and from 48 bits on above 2**10 times its deviation), with clients * (bound * levels + 1) * spacing + noise < p / 4: no sum can wrap, and
-    of an honest sum rounding to the nearest multiple of the spacing gives the exact whole number, always. Parameters
-    without such a pair, or below 128 bits of security, are refused.
+    ``levels`` is the largest power of two, at most 2**28 below the bound, and ``spacing`` then the largest power of
+    two, above twice the noise of a sum (and from 48 bits on above 2**10 times its deviation), with clients * (bound *
+    levels + 1) * spacing + noise < p / 4: no sum can wrap, and of an honest sum rounding to the nearest multiple of
+    the spacing gives the exact whole number, always. Parameters without such a pair, or below 128 bits of security,
+    are refused.
     """
 
     dimension: int

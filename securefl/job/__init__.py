@@ -20,6 +20,7 @@ from securefl.job import checks, file
 from securefl.job.file import Table, closest, remedy
 from securefl.job.sections import About, Data, Model, Privacy, Shield, Simulation, Training
 from securefl.plan import LocalOptimizer
+from securefl.precision import update_noise, well_below
 from securefl.privacy.mechanism import DPSGD, SGD, Budget, Mechanism
 from securefl.protection import KINDS, Protection
 
@@ -83,8 +84,30 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
             threshold=section.threshold,
             colluders=section.colluders,
             bits=section.bits,
+            precision=self._precision,
+            key_rounds=section.key_rounds,
             **assumed,
         )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The clients' declared numbers of records; empty unless all are declared before the data is loaded."""
+        known = self.data.sizes
+        if self.data.pilot is not None:
+            pilot = known_pilot(self.data.pilot)
+            known = dict(zip(pilot.clients, pilot.rows, strict=True))
+        return tuple(known[client] for client in self.clients) if known.keys() >= set(self.clients) else ()
+
+    @property
+    def noise(self) -> float | None:
+        """The least noise of a weighted update, where there is noise and all declared how many records they have."""
+        return update_noise(self.mechanism, self.optimizer, self.sizes, self.client_weights)
+
+    @property
+    def _precision(self) -> float | None:
+        if self.protection.profile == "standard" or self.protection.precision is not None or self.noise is None:
+            return self.protection.precision
+        return well_below(self.noise)
 
     @property
     def mechanism(self) -> Mechanism:

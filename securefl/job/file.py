@@ -54,7 +54,11 @@ REMEDIES: Final[Mapping[str, str]] = {
     "protection.minimum": "Write a whole number of at least 1, or leave the key out",
     "protection.colluders": "Write how many clients may work with the server: a whole number of at least 0, "
     "for example colluders = 1",
-    "protection.bits": "Write bits = 16, 24 or 32",
+    "protection.bits": "Write bits = 16, 24 or 32; under CKKS 32, 40, 48 or 54, or leave the key out",
+    "protection.profile": 'Write profile = "standard", or "compact" for as few bytes as the updates\' noise allows',
+    "protection.precision": "Write the largest step that may lie between two values of an update, for example "
+    "precision = 1e-4",
+    "protection.key_rounds": "Write how many sums one CKKS key decrypts, for example key_rounds = 20",
     "protection.corrupt": "Write the fraction of clients that may deviate, for example corrupt = 0.1",
     "protection.dropout": "Write the fraction of clients that may leave in a round, for example dropout = 0.1",
     "weights": "Write a number above 0 and at most 1 for each client that is named, for example hospital-1 = 0.5",

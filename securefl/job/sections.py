@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -63,8 +63,9 @@ class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
 class Shield(Struct, frozen=True, forbid_unknown_fields=True):
     """``[protection]``: what hides updates, from how many colluders, and how many clients must be left.
 
-    ``bits`` is the width of one number of an update on the wire (fixed point; CKKS has its own). ``corrupt`` and
-    ``dropout`` are for more than 100 clients, who mask with a few neighbours each.
+    ``bits`` is the width of one number of an update on the wire; under CKKS it follows from ``precision`` or, in the
+    ``compact`` profile, from the noise of the updates. ``key_rounds``: sums that one CKKS key decrypts. ``corrupt``
+    and ``dropout`` are for more than 100 clients, who mask with a few neighbours each.
     """
 
     kind: Protection = "secagg"
@@ -72,7 +73,10 @@ class Shield(Struct, frozen=True, forbid_unknown_fields=True):
     threshold: Annotated[int, Meta(ge=2)] | None = None
     minimum: Count | None = None
     colluders: Annotated[int, Meta(ge=0)] = 0
-    bits: int = 32
+    bits: int | None = None
+    profile: Literal["standard", "compact"] = "standard"
+    precision: Positive | None = None
+    key_rounds: Count | None = None
     corrupt: Annotated[float, Meta(ge=0, lt=1)] | None = None
     dropout: Annotated[float, Meta(ge=0, lt=1)] | None = None
 

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from protocols.degree import Sparse, parameters
+from protocols.encoding.rlwe import PRIMES
 from protocols.errors import ConfigurationError
 from protocols.graph import LARGEST_COMPLETE
-from securefl.errors import BadJob
+from securefl.errors import BadInput, BadJob
 from securefl.job.file import remedy
+from securefl.precision import well_below
 from securefl.protection import KINDS, Protection
 
 if TYPE_CHECKING:
     from securefl.job import Job
 
-_WIDTHS: Final = (16, 24, 32)
 # Sixteenths of an octave, nearest first: scales are powers of two, so within an octave all is seen; CKKS may need more.
 _FACTORS: Final = tuple(2 ** (step / 16) for step in sorted(range(-16, 640), key=abs))
 
@@ -28,11 +29,31 @@ def check_kind(job: Job) -> None:
     if section.colluders and not kind.masked:
         problem = f"{kind.kind!r} withstands no colluding client"
         raise BadJob("protection.colluders", problem, 'Write kind = "secagg" or "ckks", or leave the key out')
-    if section.bits not in _WIDTHS:
-        raise BadJob("protection.bits", f"impossible value {section.bits}", remedy("protection.bits"))
-    if kind.sealed and section.bits != max(_WIDTHS):
-        problem = f"{kind.kind!r} has ciphertexts of fixed width"
-        raise BadJob("protection.bits", problem, 'Leave the key out, or write kind = "secagg"')
+    if section.bits is not None and section.bits not in _widths(kind):
+        raise BadJob("protection.bits", f"impossible value {section.bits}", _widths_words(kind))
+    for key in ("precision", "key_rounds"):
+        if not kind.sealed and getattr(section, key) is not None:
+            problem = f"it is for CKKS, and {kind.kind!r} is fixed point"
+            raise BadJob(f"protection.{key}", problem, 'Leave the key out, or write kind = "ckks"')
+    if not kind.sealed and section.profile != "standard":
+        problem = f"{section.profile!r} is a profile of CKKS, and {kind.kind!r} is fixed point"
+        raise BadJob("protection.profile", problem, "Leave the key out, or write bits = 24 or 16 for fewer bytes")
+    if section.bits is not None and (section.precision is not None or section.profile != "standard"):
+        raise BadJob("protection.bits", "a profile or a precision chooses them", "Leave the key out, or the others")
+
+
+def check_precision(job: Job) -> None:
+    """Raises ``BadJob`` where rounding would drown the updates' noise, or nothing says what precision is enough."""
+    if job.protection.profile == "compact" and job.shield.precision is None:
+        problem = "'compact' takes its precision from the updates' noise, and there is none, or a client has no size"
+        raise BadJob("protection.profile", problem, "Write precision = ..., or declare data.sizes for a private job")
+    step = job.shield.parameters(1, len(job.clients)).step
+    if job.noise is not None and step / 2 > job.noise:
+        problem = f"rounding to steps of {step:.2g} is coarser than the noise of an update, {job.noise:.2g}"
+        key = "protection.precision" if job.protection.precision is not None else "protection.bits"
+        raise BadJob(
+            key, problem, f"Write precision = {well_below(job.noise):.2g}" if job.shield.sealed else remedy(key)
+        )
 
 
 def check_graph(job: Job) -> None:
@@ -74,8 +95,10 @@ def check_encoding(shield: Protection, clients: int) -> None:
     try:
         shield.parameters(1, clients)
     except ConfigurationError as error:
-        key = "protection.bound" if shield.sealed else "protection.bits"
-        wider = [] if shield.sealed else [bits for bits in _WIDTHS if bits > shield.bits]
+        sealed, chosen = shield.sealed, shield.bits or (0 if shield.sealed else 32)
+        key = "protection.precision" if shield.precision is not None else "protection.bits"
+        key = "protection.bound" if sealed and shield.bits is None and shield.precision is None else key
+        wider = [bits for bits in _widths(type(shield)) if bits > chosen] if chosen else []
         bounds = [float(f"{shield.bound * factor:.3g}") for factor in _FACTORS]
         nearest = (
             _first("write bits = {}", wider, lambda value: replace(shield, bits=value).parameters(1, clients)),
@@ -83,6 +106,24 @@ def check_encoding(shield: Protection, clients: int) -> None:
             _most_clients(shield, clients),
         )
         raise BadJob(key, str(error), _either(nearest, key)) from error
+
+
+def check_key_rounds(shield: Protection, clients: int) -> None:
+    """Raises ``BadJob`` for more sums under one CKKS key than are safe."""
+    try:
+        shield.key_rounds_of(clients)
+    except BadInput as error:
+        most = replace(shield, key_rounds=None).key_rounds_of(clients)
+        raise BadJob("protection.key_rounds", str(error), f"Write at most {most}, or leave the key out") from error
+
+
+def _widths(kind: type[Protection]) -> tuple[int, ...]:
+    return tuple(PRIMES) if kind.sealed else (16, 24, 32)
+
+
+def _widths_words(kind: type[Protection]) -> str:
+    *others, last = map(str, _widths(kind))
+    return f"Write bits = {', '.join(others)} or {last}, or leave the key out"
 
 
 def _rules(shield: Protection, clients: int) -> None:

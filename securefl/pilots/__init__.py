@@ -36,7 +36,8 @@ class Pilot:
     """One federation. ``load`` gives a client's training records; ``test`` a test set that is declared public.
 
     ``private`` is a DP-SGD recipe that fits ``budget`` at every client, ``public`` a plain one. ``weights`` are
-    declared constants in (0, 1], in the order of ``clients``. ``source`` names the data's origin and licence.
+    declared constants in (0, 1], in the order of ``clients``, ``rows`` declared numbers of records. ``source`` names
+    the data's origin and licence.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Pilot:
     hazards: tuple[str, ...]
     source: str
     weights: tuple[float, ...]
+    rows: tuple[int, ...]
 
 
 def names() -> tuple[str, ...]:

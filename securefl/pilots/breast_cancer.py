@@ -138,4 +138,5 @@ PILOT = Pilot(
     source="Breast Cancer Wisconsin (Diagnostic), UCI, doi:10.24432/C5DW2B, CC BY 4.0, as embedded in scikit-learn",
     # rows / 131, to two digits: the mean is then close to that of the pooled records
     weights=(0.67, 0.79, 0.50, 1.00, 0.52),
+    rows=ROWS,
 )

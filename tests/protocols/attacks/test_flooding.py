@@ -165,7 +165,7 @@ def hashed(count: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many empty parts the server hashes for a member that sends so many, all of them rightly signed."""
     honest_leaf, calls = merkle.leaf, 0
 
-    def counted(part: bytes, map: merkle.HashMap = map) -> bytes:
+    def counted(part: bytes, map: Map = map) -> bytes:
         nonlocal calls
         calls += not part
         return honest_leaf(part, map)

@@ -32,7 +32,6 @@ from protocols.aggregation.stage import CohortKeys
 from protocols.base import ClientId
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import MalformedMessage
-from protocols.merkle import HashMap
 from protocols.ring import Ring, RingVector
 from protocols.wire import LARGEST, Message, decode, encode
 from tests.protocols.cohort import Cohort, Wire, make, names
@@ -42,7 +41,7 @@ CELLS = ("plain", "secagg")
 
 
 def only_the_header(
-    self: Envelope, roster: Roster, session: bytes, step: Step, sender: ClientId, map: HashMap = map
+    self: Envelope, roster: Roster, session: bytes, step: Step, sender: ClientId, map: Map = map
 ) -> Header:
     """Weak: the signature is checked, and not whether the body is the one that it covers."""
     return self.signed.open(roster, session, step)

@@ -1,0 +1,75 @@
+"""What a client stores of one run where only clients can read the model: the key, two models, what it said last."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from protocols.encoding.ckks import CKKSKey
+from protocols.errors import Behind, Inconsistent, MalformedMessage
+from securefl.store import Store
+
+
+class Record(Struct, frozen=True, array_like=True):
+    """``key``: the package in use; ``next_key``: one that was handed out and is not in use yet. ``round``: whose model
+    this client holds. ``asked``: hash of the one sum of the next round that it decrypts. ``sums``: how many it
+    decrypted under ``key``. ``reply``: what it answered to the last one.
+    """
+
+    plan: bytes
+    key: bytes
+    round: int = 0
+    reply: bytes = b""
+    asked: bytes = b""
+    next_key: bytes = b""
+    sums: int = 0
+
+    def __repr__(self) -> str:
+        return f"Record(round={self.round})"  # the packages are secret
+
+    @property
+    def keys(self) -> tuple[CKKSKey, ...]:
+        """The keys that this client can be asked for, the one in use first."""
+        return tuple(CKKSKey.from_bytes(package) for package in (self.key, self.next_key) if package)
+
+
+class Holding:
+    """The record and, beside it, the current model and the one before. What changes together is written together."""
+
+    def __init__(self, store: Store, run: str, plan: bytes) -> None:
+        self._store = store
+        self._names = (f"run {run}", f"model {run}", f"previous model {run}")
+        stored = store.get(self._names[0])
+        self._record = None if stored is None else _decoded(stored, plan)
+        self.model, self.previous = (store.get(name) or b"" for name in self._names[1:])
+
+    @property
+    def record(self) -> Record:
+        """Raises ``Behind`` where there is none."""
+        if self._record is None:
+            raise Behind("this client has no key of this run yet")
+        return self._record
+
+    @property
+    def empty(self) -> bool:
+        return self._record is None
+
+    def write(self, record: Record, model: bytes | None = None) -> None:
+        """On disk when it returns; a new model moves the one before back."""
+        values = {self._names[0]: msgspec.msgpack.encode(record)}
+        if model is not None:
+            values |= {self._names[1]: model, self._names[2]: self.model}
+        self._store.put(values)
+        self._record = record
+        if model is not None:
+            self.previous, self.model = self.model, model
+
+
+def _decoded(stored: bytes, plan: bytes) -> Record:
+    try:
+        record = msgspec.msgpack.decode(stored, type=Record)
+    except msgspec.DecodeError as error:
+        raise MalformedMessage("this client's stored key and model cannot be read: restore the run's folder") from error
+    if record.plan != plan:
+        raise Inconsistent("the plan that the owner accepted is not the one that this run's key was made for")
+    return record
