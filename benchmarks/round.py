@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from statistics import median
 
 import msgspec
@@ -21,33 +22,40 @@ from rich.progress import track
 from benchmarks.rows import Row, value_row
 from protocols.aggregation.apply import Applied, apply_request, verified_sum
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import Header, envelope
+from protocols.aggregation.messages import ApplyRequest, Header, envelope
 from protocols.aggregation.server import AggregationServer
 from protocols.aggregation.session import Context, Roster, Step, Terms
 from protocols.aggregation.states import Contribution
-from protocols.base import Messages, drive
+from protocols.base import ClientId, ClientSession, Messages, drive
 from protocols.encoding import Encoding
 from protocols.encoding.ckks import CKKS, CKKSKey
 from protocols.encoding.fixedpoint import FixedPoint
-from protocols.encoding.rlwe import CKKSParameters
+from protocols.encoding.rlwe import narrowest
 from protocols.graph import CohortRules
+from protocols.masking import Work
 from protocols.primitives import Identity
-from protocols.wire import encode
+from protocols.wire import decode, encode
 from securefl.keystream import local_work
 
 TITLE = "One round, 10 clients, 1e6 parameters, training excluded"
 CLIENTS, DIMENSION, BOUND = 10, 1_000_000, 4.0
 # Bytes a parameter, all exchanges counted.
-UPLOAD_GOALS = {"plain": None, "secagg": 4.05, "ckks-unmasked": None, "ckks": 7.2}
+UPLOAD_GOALS = {"plain": None, "secagg": 4.05, "ckks-unmasked": None, "ckks": 7.1}
+
+Updates = Mapping[ClientId, NDArray[np.float32]]
 
 
 @dataclass
 class Measured:
-    """Seconds on the critical path, and bytes of the client with most of them."""
+    """Seconds on the critical path, bytes of each client, and the sum. ``request``: what hands the sum to the clients,
+    empty where the server decodes it.
+    """
 
     seconds: float = 0.0
-    up: Counter[str] = field(default_factory=Counter)
-    down: Counter[str] = field(default_factory=Counter)
+    up: Counter[ClientId] = field(default_factory=Counter)
+    down: Counter[ClientId] = field(default_factory=Counter)
+    request: bytes = b""
+    total: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
 
 
 def rows(quick: bool) -> list[Row]:
@@ -68,68 +76,94 @@ def rows(quick: bool) -> list[Row]:
 
 def one_round(cell: str) -> Measured:
     """Run one session of ``cell`` and check its sum against the plain one."""
-    generator = np.random.default_rng(0)
-    updates = {f"client-{i}": generator.normal(0, 0.1, DIMENSION).astype(np.float32) for i in range(CLIENTS)}
-    identities = {name: Identity.generate(os.urandom) for name in updates}
-    roster = Roster({name: identity.public for name, identity in identities.items()})
-    encoding = _encoding(cell)
-    context = Context("benchmark", 1, 1, b"", roster.digest, b"")
-    terms = Terms(context, roster, CohortRules(), encoding.layout, cell in ("secagg", "ckks"))
-    work = local_work()
-    clients = {
-        name: AggregationClient(name, identity, terms, encoding, Contribution(_constant(updates[name])), work=work)
-        for name, identity in identities.items()
-    }
-    measured = Measured()
-    total = _timed_round(terms, encoding, clients, measured)
-    if np.abs(total - sum(update.astype(np.float64) for update in updates.values())).max() > 1e-4:
+    given = updates(DIMENSION)
+    measured = play(Play(_encoding(cell), cell in ("secagg", "ckks")), given, local_work())
+    if np.abs(measured.total - sum(update.astype(np.float64) for update in given.values())).max() > 1e-4:
         raise AssertionError(f"{cell} gave a wrong sum: its times mean nothing")
     return measured
 
 
-def _timed_round(
-    terms: Terms, encoding: Encoding, clients: dict[str, AggregationClient], measured: Measured
-) -> NDArray[np.float64]:
+def updates(dimension: int) -> Updates:
+    """What each client contributes: the same whenever and wherever it is asked for."""
+    return {f"client-{place}": update(place, dimension) for place in range(CLIENTS)}
+
+
+def update(place: int, dimension: int) -> NDArray[np.float32]:
+    """That of one client: normal with deviation 0.1."""
+    return np.float32(0.1) * np.random.default_rng(place).standard_normal(dimension, np.float32)
+
+
+@dataclass
+class Play:
+    """One session to come: its parties, their identities, and what they agreed on."""
+
+    encoding: Encoding
+    masked: bool
+    identities: dict[ClientId, Identity] = field(
+        default_factory=lambda: {f"client-{i}": Identity.generate(os.urandom) for i in range(CLIENTS)}
+    )
+
+    @cached_property
+    def terms(self) -> Terms:
+        roster = Roster({name: identity.public for name, identity in self.identities.items()})
+        context = Context("benchmark", 1, 1, b"", roster.digest, b"")
+        return Terms(context, roster, CohortRules(), self.encoding.layout, self.masked)
+
+    def client(self, name: ClientId, train: Callable[[], NDArray[np.float32]], work: Work) -> AggregationClient:
+        identity, contribution = self.identities[name], Contribution(train)
+        return AggregationClient(name, identity, self.terms, self.encoding, contribution, work=work)
+
+    def apply(self, data: bytes) -> NDArray[np.float64]:
+        """The sum, as a client decrypts it from the bytes of the last request."""
+        return self.encoding.decode(*verified_sum(self.terms, decode(data, ApplyRequest)))
+
+
+def play(session: Play, given: Updates, work: Work, apart: Mapping[ClientId, ClientSession] | None = None) -> Measured:
+    """Run one session. ``apart``: clients that are played elsewhere, in place of those made here."""
+    made = {name: session.client(name, partial(given.__getitem__, name), work) for name in given}
+    clients: Mapping[ClientId, ClientSession] = {**made, **(apart or {})}
+    sealed = session.terms.layout.seed_bytes > 0
+    # Under CKKS the clients have the model already.
+    model = b"" if sealed else bytes(next(iter(given.values())).nbytes)
+    measured = Measured()
     inside: list[float] = []
-
-    def exchange(requests: Messages) -> Iterator[tuple[str, bytes]]:
-        slowest = 0.0
-        for name, request in requests.items():
-            started = time.perf_counter()
-            reply = clients[name].handle(request)
-            inside.append(time.perf_counter() - started)
-            slowest = max(slowest, inside[-1])
-            measured.down[name] += len(request)
-            measured.up[name] += len(reply)
-            yield name, reply
-        measured.seconds += slowest
-
+    exchange = partial(_exchange, clients, measured, inside)
     started = time.perf_counter()
-    sealed = terms.layout.seed_bytes > 0
-    announcement = b"" if sealed else bytes(4 * DIMENSION)  # under CKKS the clients have the model already
-    aggregate = drive(AggregationServer(terms, dict.fromkeys(clients, announcement), local_work()), exchange)
+    aggregate = drive(AggregationServer(session.terms, dict.fromkeys(clients, model), work), exchange)
     if sealed:
-        request = apply_request(terms, aggregate.sum)
-        measured.down.update(dict.fromkeys(clients, len(encode(request))))
-        total = encoding.decode(*verified_sum(terms, request))
-        measured.up.update(dict.fromkeys(clients, _apply_reply_bytes(terms)))
+        measured.request = encode(apply_request(session.terms, aggregate.sum))
+        measured.down.update(dict.fromkeys(clients, len(measured.request)))
+        measured.total = session.apply(measured.request)
+        measured.up.update(dict.fromkeys(clients, _apply_reply_bytes(session.terms)))
     else:
-        total = encoding.decode(aggregate.sum.total, aggregate.sum.uploads)
+        measured.total = session.encoding.decode(aggregate.sum.total, aggregate.sum.uploads)
     measured.seconds += time.perf_counter() - started - sum(inside)
-    return total
+    return measured
+
+
+def _exchange(
+    clients: Mapping[ClientId, ClientSession], measured: Measured, inside: list[float], requests: Messages
+) -> Iterator[tuple[ClientId, bytes]]:
+    """One after the other, although in a deployment at the same time: only the slowest is on the critical path."""
+    slowest = 0.0
+    for name, request in requests.items():
+        started = time.perf_counter()
+        reply = clients[name].handle(request)
+        inside.append(time.perf_counter() - started)
+        slowest = max(slowest, inside[-1])
+        measured.down[name] += len(request)
+        measured.up[name] += len(reply)
+        yield name, reply
+    measured.seconds += slowest
 
 
 def _apply_reply_bytes(terms: Terms) -> int:
-    header = Header(terms.session, Step.APPLY, "client-0", b"", b"", ())
+    header = Header(terms.session, Step.APPLY, "client-0", b"", b"", b"")
     body = msgspec.msgpack.encode(Applied(bytes(32), 0.5))
     return len(encode(envelope(Identity.generate(os.urandom), header, [body])))
 
 
-def _constant(update: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]]:
-    return lambda: update
-
-
 def _encoding(cell: str) -> Encoding:
     if cell.startswith("ckks"):
-        return CKKS(CKKSParameters(DIMENSION, BOUND, CLIENTS), CKKSKey.generate(os.urandom))
+        return CKKS(narrowest(DIMENSION, BOUND, CLIENTS), CKKSKey.generate(os.urandom), local_work())
     return FixedPoint(DIMENSION, BOUND, CLIENTS)

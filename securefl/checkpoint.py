@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 from msgspec import Struct
 
 from protocols.aggregation.messages import ApplyRequest, Envelope
+from protocols.aggregation.verify import read
 from protocols.delivery.messages import Checkpoint
 from securefl.errors import NotARun
 from securefl.store import Store
+
+T = TypeVar("T")
 
 _NAME = "state"
 _SEALED = "sealed model"
@@ -34,31 +39,32 @@ class State(Struct, frozen=True, array_like=True):
     key_round: int = 0
 
 
-def load(store: Store) -> State:
-    """The last state; a fresh one where there is none. Raises ``NotARun`` if it cannot be read."""
-    stored = store.get(_NAME)
-    if stored is None:
-        return State()
+class Kept:
+    """The state as it is on disk, and beside it the newest sealed model: large, and written seldom."""
+
+    def __init__(self, store: Store) -> None:
+        """Raises ``NotARun`` if what is stored cannot be read."""
+        self._store = store
+        self.state = _loaded(store.get(_NAME), State) or State()
+
+    def save(self, **changes: object) -> None:
+        """Change the state; on disk when it returns."""
+        self.state = msgspec.structs.replace(self.state, **changes)
+        self._store.put({_NAME: msgspec.msgpack.encode(self.state)})
+
+    @property
+    def sealed(self) -> Envelope | None:
+        """The current model as a client sealed it, which the server cannot read; None where there is no such yet."""
+        kept = _loaded(self._store.get(_SEALED), Envelope)
+        return kept if kept is not None and read(kept.parts, Checkpoint).tag == self.state.tag else None
+
+    def save_sealed(self, sealed: Envelope) -> None:
+        """Keep a sealed model in the place of the one before."""
+        self._store.put({_SEALED: msgspec.msgpack.encode(sealed)})
+
+
+def _loaded(stored: bytes | None, kind: type[T]) -> T | None:
     try:
-        return msgspec.msgpack.decode(stored, type=State)
+        return None if stored is None else msgspec.msgpack.decode(stored, type=kind)
     except msgspec.DecodeError as error:
         raise NotARun("the server's stored state cannot be read: restore the run's folder from a backup") from error
-
-
-def save(store: Store, state: State) -> None:
-    """On disk when it returns."""
-    store.put({_NAME: msgspec.msgpack.encode(state)})
-
-
-def load_sealed(store: Store, tag: bytes) -> Envelope | None:
-    """The sealed model of that tag, which the server keeps and cannot read; None where it has no such."""
-    stored = store.get(_SEALED)
-    if stored is None:
-        return None
-    kept = msgspec.msgpack.decode(stored, type=Envelope)
-    return kept if msgspec.msgpack.decode(kept.parts[0], type=Checkpoint).tag == tag else None
-
-
-def save_sealed(store: Store, kept: Envelope) -> None:
-    """On disk when it returns, beside the state: it is large, and the state is written often."""
-    store.put({_SEALED: msgspec.msgpack.encode(kept)})

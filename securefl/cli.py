@@ -1,4 +1,4 @@
-"""The command line: ``securefl demo``, ``run``, ``resume``, ``report`` and ``doctor``. It alone prints.
+"""The command line: ``securefl demo``, ``run``, ``check``, ``resume``, ``report`` and ``doctor``. It alone prints.
 
 Exit codes: 0 ok, 1 a fault of ours, 2 bad input, 3 budget refused, 4 verification failed, 5 too few clients left,
 130 interrupted. With ``--json`` the last line of stdout is one JSON object, also after an error; words go to stderr.
@@ -138,6 +138,25 @@ def run(
 
 
 @app.command()
+def check(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job to look at.")], as_json: AsJson = False
+) -> None:
+    """Say what the job in a TOML file would do, without loading records or training: encoding, precision, security.
+
+    Example:  [bold]securefl check examples/heart.toml[/]
+    """
+    from securefl import job
+    from securefl.preview import lines, preview
+
+    found = preview(job.load(job_file))
+    console = _console(as_json)
+    for label, text in lines(found):
+        console.print(f"{label:10} {text}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        typer.echo(msgspec.json.encode(found).decode())
+
+
+@app.command()
 def resume(folder: Folder, as_json: AsJson = False) -> None:
     """Continue a run that was stopped, after its last complete round.
 
@@ -206,10 +225,11 @@ def _start(job: Job, out: Path | None, as_json: bool) -> None:
 def _finish(run: Run, console: Console, as_json: bool) -> None:
     """Everything that remains of a run, in view."""
     from securefl import display
-    from securefl.protection import KINDS
+    from securefl.precision import facts
+    from securefl.protection import KINDS, parameters
 
     job = run.job
-    display.opening(console, job, KINDS[job.protection.kind].visibility)
+    display.opening(console, job, KINDS[job.protection.kind].visibility, facts(parameters(run.plan)))
     try:
         display.follow(console, job, run.history, run.rounds())
         with console.status("last evaluation and report", spinner="line"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ from securefl import protection
 from securefl.announcement import Announcement, public_tag, terms
 from securefl.data import Dataset
 from securefl.errors import BadInput, BudgetExceeded, Refused, SecureFLError
+from securefl.export import write_model
 from securefl.keyholder import KeyHolder
 from securefl.keystream import fastest
 from securefl.plan import Plan
@@ -117,6 +119,14 @@ class Client:
     def model_round(self, run: str) -> int | None:
         """The round whose model this client holds, where it holds one (CKKS); 0 before the first."""
         return self._keyholder(run).round
+
+    def write_model(self, run: str, path: Path) -> NDArray[np.float32]:
+        """Write the run's current model, which this client holds (CKKS), and return its flat parameters."""
+        model = self.model(run)
+        if model is None:
+            raise BadInput(f"{self.name} holds no model of run {run}: it has not joined it")
+        write_model(self._model, self._pinned()[1].model_seed, model, path)
+        return model
 
     def handle(self, request: bytes) -> bytes:
         """Answer one request, whatever is in it. A refusal goes out as one word; the reason stays in ``errors``."""

@@ -15,16 +15,18 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from securefl.job import Job
+from securefl.precision import Facts
 from securefl.records import RoundRecord, Summary
 
 _CHROME: Final = 8  # lines of a terminal that the table's frame, the spinner and the opening need
 
 
-def opening(console: Console, job: Job, visibility: str) -> None:
-    """The first lines: who can see what, then what the job is, then what to know before it starts."""
+def opening(console: Console, job: Job, visibility: str, encoding: Facts) -> None:
+    """The first lines: who can see what, how updates are encoded, what the job is, what to know before it starts."""
     say(console, f"[bold]Who can see what[/] under {escape(visibility)}")
     if job.masked:
         say(console, _assumption(job))
+    say(console, f"Encoding: {encoding}")
     privacy = "no differential privacy"
     if job.budget is not None:
         privacy = f"at most epsilon {job.budget.epsilon:g} at delta {job.budget.delta:g} for each client's records"
@@ -57,6 +59,7 @@ def line(job: Job, record: RoundRecord) -> str:
     parts = [
         f"round {record.round} of {job.rounds}: {len(record.contributors)} of {len(job.clients)} contributed",
         *(f"{client} dropped ({reason}){_outcome(record, client)}" for client, reason in record.dropped.items()),
+        *(["VOID: the sum could not be decrypted, the model is unchanged"] if record.void else []),
         *([] if record.accuracy is None else [f"accuracy {record.accuracy:.3f}"]),
         f"epsilon {_epsilon(job, record)}" if job.budget else "no DP",
         f"{_sent(record)} kB up a client",
@@ -116,14 +119,16 @@ def _table(job: Job, records: Sequence[RoundRecord]) -> Table:
     table.add_column("kB up", justify="right")
     table.add_column("s", justify="right")
     for record in records:
-        table.add_row(*_row(job, record), style="" if not record.dropped else "yellow")
+        table.add_row(*_row(job, record), style="yellow" if record.dropped or record.void else "")
     return table
 
 
 def _row(job: Job, record: RoundRecord) -> Iterator[str]:
     yield f"{record.round}"
     yield f"{len(record.contributors)}/{len(job.clients)}"
-    yield escape(", ".join(f"{client}{_outcome(record, client)}" for client in record.dropped) or "-")
+    lost = ["VOID: sum not decrypted, model unchanged"] if record.void else []
+    lost += [f"{client}{_outcome(record, client)}" for client in record.dropped]
+    yield escape(", ".join(lost) or "-")
     yield "-" if record.accuracy is None else f"{record.accuracy:.3f}"
     yield _epsilon(job, record)
     yield _sent(record)

@@ -11,6 +11,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from securefl.precision import Facts, facts
+
 _CORE: Final = ("torch", "opacus", "cryptography", "tenseal", "numpy", "dp-accounting", "msgspec", "safetensors")
 _CORE_MORE: Final = ("typer", "rich", "jinja2", "matplotlib", "scipy", "scikit-learn")
 _EXTRAS: Final = {"nvflare": "nvflare", "ray": "ray", "llm": "transformers"}
@@ -29,7 +31,7 @@ class Health(Struct, frozen=True):
     aes_gigabytes_per_second: float | None
     pilots: tuple[str, ...]
     data: dict[str, tuple[str, ...]]
-    ckks: dict[str, int]
+    ckks: dict[str, Facts]
     problems: tuple[str, ...]
 
 
@@ -93,7 +95,8 @@ def lines(health: Health) -> Iterator[tuple[str, str]]:
         yield "data", f"{place}: {', '.join(found_sets) or 'nothing there'}"
     if not health.data:
         yield "data", "SECUREFL_DATA is not set and nothing is cached: what a pilot needs is downloaded and checked"
-    yield "ckks", _ckks_words(health.ckks)
+    for profile, encoding in health.ckks.items():
+        yield f"ckks {profile}", f"10 clients within +-1: {encoding}"
 
 
 def _data_folders() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -106,22 +109,12 @@ def _data_folders() -> Iterator[tuple[str, tuple[str, ...]]]:
             yield place, tuple(found)
 
 
-def _ckks() -> dict[str, int]:
-    from protocols.encoding.rlwe import DEGREE, LARGEST_MODULUS_BITS, PRIMES, security
+def _ckks() -> dict[str, Facts]:
+    """CKKS as it is for ten clients with a million parameters within +-1: the default, and the fewest bytes."""
+    from protocols.encoding.rlwe import PRIMES, CKKSParameters, narrowest
 
-    return {
-        "degree": DEGREE,
-        "modulus_bits": max(PRIMES),
-        "largest_modulus_bits_for_128_bit_security": LARGEST_MODULUS_BITS[DEGREE][0],
-        "security_bits": security(DEGREE, max(PRIMES)),
-    }
-
-
-def _ckks_words(ckks: Mapping[str, int]) -> str:
-    return (
-        f"degree {ckks['degree']}, {ckks['modulus_bits']}-bit modulus; 128-bit security allows up to "
-        f"{ckks['largest_modulus_bits_for_128_bit_security']} bits (Homomorphic Encryption Standard 2018)"
-    )
+    standard, compact = narrowest(10**6, 1.0, 10), CKKSParameters(10**6, 1.0, 10, min(PRIMES))
+    return {"standard": facts(standard), "compact": facts(compact)}
 
 
 def _problems(versions: Mapping[str, str | None]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from securefl import training, vector
@@ -27,6 +28,17 @@ def accuracy(module: nn.Module, data: Dataset) -> float:
     finally:
         module.train(was_training)
     return right / len(data)
+
+
+def accuracy_of(
+    factory: Callable[[], nn.Module], seed: int, parameters: NDArray[np.float32], test: Dataset | None
+) -> float | None:
+    """The accuracy of the module that ``factory`` makes, with these parameters; None without a test set."""
+    if test is None:
+        return None
+    module = vector.build(factory, seed)
+    vector.load(module, parameters)
+    return accuracy(module, test)
 
 
 def centralised_accuracy(

@@ -265,10 +265,7 @@ class KeyHolder:
         return vector.flatten(vector.build(self._factory, self._plan.model_seed)).astype("<f4").tobytes()
 
     def _accuracy(self, model: bytes) -> float | None:
-        from securefl import evaluation, vector
+        from securefl import evaluation
 
-        if self._test is None:
-            return None
-        module = vector.build(self._factory, self._plan.model_seed)
-        vector.load(module, np.frombuffer(model, "<f4"))
-        return evaluation.accuracy(module, self._test)
+        parameters = np.frombuffer(model, "<f4")
+        return evaluation.accuracy_of(self._factory, self._plan.model_seed, parameters, self._test)

@@ -26,7 +26,8 @@ class Facts(Struct, frozen=True):
     """One encoding of updates. ``step``: distance between encodable values; ``error``: largest standard deviation of
     a coordinate of the mean, from rounding alone, in the update's units. ``clients``: most that one sum has room for.
 
-    ``degree`` and ``security_bits`` (Homomorphic Encryption Standard 2018, ternary secret) are CKKS's, else None.
+    ``degree``, ``security_bits`` (Homomorphic Encryption Standard 2018, ternary secret) and ``ciphertexts`` are CKKS's,
+    else None.
     """
 
     bits: int
@@ -36,15 +37,17 @@ class Facts(Struct, frozen=True):
     clients: int
     degree: int | None = None
     security_bits: int | None = None
+    ciphertexts: int | None = None
 
     def __str__(self) -> str:
         size = f"{self.bytes_per_parameter:.4g} bytes a parameter each way"
         exact = f"steps of {self.step:.2g}, which put the mean off by {self.error:.1g} (standard deviation) at most"
-        room = f"room for {self.clients} clients"
+        room = f"at this step, room for {self.clients} clients"
         if self.degree is None:
             return f"fixed point in {self.bits} bits: {size}; {exact}; {room}"
-        ring = f"degree {self.degree}, {self.bits}-bit prime, {self.security_bits}-bit security"
-        return f"CKKS of {ring} (HE standard): {size}; {exact}; encryption itself adds no error; {room}"
+        ring = f"degree {self.degree}, {self.bits}-bit prime, {self.security_bits}-bit security (HE standard)"
+        size = f"{self.ciphertexts:,} x {self.degree} values, {size}"
+        return f"CKKS of {ring}: {size}; {exact}, encryption adds nothing to it; {room}"
 
 
 def facts(parameters: Parameters) -> Facts:
@@ -53,8 +56,8 @@ def facts(parameters: Parameters) -> Facts:
     error = step / 2 / math.sqrt(parameters.clients)
     if isinstance(parameters, FixedPoint):
         return Facts(parameters.bits, parameters.layout.ring.item_bytes, step, error, most)
-    size, degree = parameters.bytes_per_parameter, parameters.degree
-    return Facts(parameters.bits, size, step, error, most, degree, parameters.security)
+    size, ring = parameters.bytes_per_parameter, (parameters.degree, parameters.security, parameters.ciphertexts)
+    return Facts(parameters.bits, size, step, error, most, *ring)
 
 
 def update_noise(

@@ -18,6 +18,7 @@ from securefl import job as jobs
 from securefl.client import Client
 from securefl.data import Dataset
 from securefl.errors import BadInput, NotARun, RunExists
+from securefl.export import write_model
 from securefl.job import Job
 from securefl.job.federation import Federation
 from securefl.plan import Plan
@@ -109,12 +110,17 @@ class Run:
                 yield record
 
     def finish(self) -> Summary:
-        """Write model, summary and report. The accuracy is that of the model after the last round."""
+        """Write model, summary and report. The accuracy is that of the model after the last round.
+
+        The model is written by the server or, where that cannot read it, by every client that holds it, in the
+        client's own folder.
+        """
+        from securefl import evaluation
         from securefl.report import render
 
-        model = self._final_model()
-        accuracy = self._save_model(model)
-        summary = self._summary(accuracy)
+        path, model = self._write_model()
+        accuracy = evaluation.accuracy_of(self._federation.model, self.plan.model_seed, model, self._test)
+        summary = self._summary(path, accuracy)
         (self.folder / SUMMARY).write_bytes(msgspec.json.encode(summary))
         render(self.folder)
         return summary
@@ -150,26 +156,19 @@ class Run:
             store=Store(self.folder / "server" / STORE),
         )
 
-    def _final_model(self) -> NDArray[np.float32]:
-        """The global model: from the server where it can read it, else from a client that holds the last one."""
-        model = self._server.model()
+    def _write_model(self) -> tuple[Path, NDArray[np.float32]]:
+        """The global model, and where it was written first."""
+        model, path = self._server.model(), self.folder / MODEL
         if model is not None:
-            return model
-        held = [client for client in self._clients if client.model_round(self._server.run) == self._server.round_number]
-        vector = held[0].model(self._server.run) if held else None
-        if vector is None:
+            write_model(self._federation.model, self.plan.model_seed, model, path)
+            return path, model
+        run, last = self._server.run, self._server.round_number
+        holders = [client for client in self._clients if client.model_round(run) == last]
+        written = [(self.folder / "clients" / client.name / MODEL, client) for client in holders]
+        models = [client.write_model(run, target) for target, client in written]
+        if not written:
             raise NotARun("no client holds the model of the last round: securefl resume continues until one does")
-        return vector
-
-    def _save_model(self, model: NDArray[np.float32]) -> float | None:
-        from safetensors.torch import save_file
-
-        from securefl import evaluation, vector
-
-        module = vector.build(self._federation.model, self.plan.model_seed)
-        vector.load(module, model)
-        save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, self.folder / MODEL)
-        return None if self._test is None else evaluation.accuracy(module, self._test)
+        return written[0][0], models[0]
 
     def _twin(self) -> float | None:
         """What plain training on all rows in one place would give: possible here because one process holds them all."""
@@ -182,7 +181,7 @@ class Run:
         data: list[Dataset] = list(self._data.values())
         return evaluation.centralised_accuracy(self._federation.model, self.plan.model_seed, data, self._test, recipe)
 
-    def _summary(self, accuracy: float | None) -> Summary:
+    def _summary(self, model: Path, accuracy: float | None) -> Summary:
         crossings = _lines(self.folder / TRANSCRIPT, Crossing)
         spent = {client.name: value for client in self._clients if (value := client.epsilon()) is not None}
         per_client_round = len(self._clients) * max(len(self.history), 1)
@@ -203,7 +202,7 @@ class Run:
             hazards=hazards(self.job, self._federation),
             seconds=sum(record.seconds for record in self.history),
             run=str(self.folder),
-            model=str(self.folder / MODEL),
+            model=str(model),
             report=str(self.folder / "report.html"),
         )
 

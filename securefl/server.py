@@ -6,32 +6,30 @@ State is stored before anything is sent: a crash costs an attempt, never a repea
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.aggregation.apply import ApplyServer, Commit, apply_request
+from protocols.aggregation.apply import apply_request
 from protocols.aggregation.marks import marked
-from protocols.aggregation.messages import ApplyRequest
 from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Roster, Step, Terms
 from protocols.base import Exchange, drive
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, RoundAborted
-from securefl import checkpoint, protection
-from securefl.announcement import Announcement, KeyReceived, public_tag, terms
+from securefl import protection
+from securefl.announcement import Announcement, public_tag, terms
+from securefl.checkpoint import Kept, State
 from securefl.data import Dataset
-from securefl.deliveries import deliver_model, new_key, share_key
-from securefl.errors import BadInput, RoundFailed
+from securefl.errors import BadInput
 from securefl.keystream import local_work
 from securefl.plan import LocalOptimizer, Plan
 from securefl.privacy.mechanism import Mechanism
 from securefl.protection import Protection
+from securefl.relay import Relay, failed
 from securefl.store import Store
 from securefl.strategy import federated_average
 
@@ -86,10 +84,9 @@ class Server:
         self._test = test
         self._seed = seed
         self._job = job
-        self._store = store or Store()
-        self._state = checkpoint.load(self._store)
-        if not self._state.run:
-            self._save(run=run or os.urandom(16).hex())
+        self._kept = Kept(store or Store())
+        if not self._kept.state.run:
+            self._kept.save(run=run or os.urandom(16).hex())
         self._work = local_work()
         self._plan: Plan | None = None
         self._roster: Roster | None = None
@@ -145,20 +142,19 @@ class Server:
         self._check()
         if not self._protection.sealed and not self._state.model:
             encoded = first.astype("<f4").tobytes()
-            self._save(model=encoded, tag=public_tag(encoded))
+            self._kept.save(model=encoded, tag=public_tag(encoded))
         return self._plan
 
     def set_up(self, exchange: Exchange) -> None:
         """Before the first round under CKKS: have a client make the key and relay it. Otherwise nothing to do."""
-        if self._protection.sealed and not self._state.key_id:
-            self._new_key(exchange)
+        if self._protection.sealed:
+            self._relay.key(exchange)
 
     def finish(self, exchange: Exchange) -> None:
         """After the last round under CKKS: bring who is behind up to date, and keep the model, sealed by a client."""
         if self._protection.sealed and self._state.pending is None:
-            self._catch_up(exchange)
-            if checkpoint.load_sealed(self._store, self._state.tag) is None:
-                self._hand_model((), exchange)
+            self._relay.catch_up(exchange)
+            self._relay.seal(exchange)
 
     def round(self, exchange: Exchange, without: Collection[str] = ()) -> Outcome:
         """Run one attempt at the next round, leaving out the clients in ``without``.
@@ -168,10 +164,10 @@ class Server:
         """
         if self._state.pending is not None:
             return self._finish_pending(exchange)
-        if self._protection.sealed and self._state.round - self._state.key_round >= self.plan.key_rounds:
-            self._new_key(exchange)
-        self._catch_up(exchange)
-        self._save(attempt=self._state.attempt + 1)
+        if self._protection.sealed:
+            self._relay.key(exchange)
+            self._relay.catch_up(exchange)
+        self._kept.save(attempt=self._state.attempt + 1)
         number = self._state.round + 1
         agreed = self._terms(number)
         text = self._announcement(number).encoded()
@@ -179,9 +175,9 @@ class Server:
         try:
             aggregate = drive(AggregationServer(agreed, invited, self._work), exchange)
         except RoundAborted as error:
-            self._note_behind(error.faults)
-            raise _failed(error) from error
-        self._note_behind(aggregate.faults)
+            self._relay.note_behind(error.faults)
+            raise failed(error) from error
+        self._relay.note_behind(aggregate.faults)
         if self._protection.sealed:
             return self._apply(agreed, aggregate, exchange)
         return self._move(number, aggregate)
@@ -193,13 +189,13 @@ class Server:
         total = decoder.decode(aggregate.sum.total, aggregate.sum.uploads)
         start = np.frombuffer(self._state.model, "<f4")
         moved = federated_average(self.plan, start, total, aggregate.contributors).tobytes()
-        self._save(round=number, model=moved, tag=public_tag(moved))
+        self._kept.save(round=number, model=moved, tag=public_tag(moved))
         return self._outcome(aggregate, self._accuracy(moved))
 
     def _apply(self, agreed: Terms, aggregate: Aggregate, exchange: Exchange) -> Outcome:
         request = apply_request(agreed, aggregate.sum)
-        self._save(pending=request)
-        commit = self._hand_out(agreed, request, exchange)
+        self._kept.save(pending=request)
+        commit = self._relay.hand_out(agreed, request, exchange)
         outcome = self._outcome(aggregate, commit.accuracy)
         late = {name: f"exchange {Step.APPLY:d}" for name in commit.behind}
         return replace(outcome, dropped={**late, **commit.faults, **outcome.dropped}, void=commit.void)
@@ -209,68 +205,15 @@ class Server:
         request = self._state.pending
         if request is None:
             raise BadInput("no sum is waiting to be applied")
-        self._catch_up(exchange)
+        self._relay.catch_up(exchange)
         agreed = self._terms(request.round, request.attempt)
-        commit = self._hand_out(agreed, request, exchange)
+        commit = self._relay.hand_out(agreed, request, exchange)
         senders = tuple(signed.authenticate(self._known_roster()).sender for signed in request.inputs)
         recovered = tuple(sorted(set(marked(request.cohort, request.shared)) - set(senders)))
         dropped = {name: "before the restart" for name in self.plan.clients if name not in senders}
         return Outcome(
             self._state.round, request.attempt, senders, recovered, dropped, commit.accuracy, void=commit.void
         )
-
-    def _hand_out(self, agreed: Terms, request: ApplyRequest, exchange: Exchange) -> Commit:
-        try:
-            commit = drive(ApplyServer(agreed, request), exchange)
-        except RoundAborted as error:
-            self._note_behind(error.faults)
-            waiting = f"The sum of round {request.round} is kept and handed out again when more clients are back."
-            raise _failed(error, waiting) from error
-        self._save(round=request.round, tag=commit.tag, evidence=commit.evidence, behind=commit.behind, pending=None)
-        return commit
-
-    def _new_key(self, exchange: Exchange) -> None:
-        """Have the clients' key made, or replaced. It binds once enough of them signed the same model's tag under it;
-        until then they keep the one before.
-        """
-        enough = max(self.plan.minimum, protection.binding(self.plan))
-        try:
-            delivered = new_key(self._announcement(self._state.round), self._known_roster(), enough, exchange)
-        except RoundAborted as error:
-            raise _failed(error) from error
-        words = {name: reply.parts[0] for name, reply in delivered.replies.items()}
-        word, count = Counter(words.values()).most_common(1)[0] if words else (b"", 0)
-        if count < enough:
-            raise RoundFailed(
-                f"only {count} clients received the CKKS key, {enough} are needed: {_named(delivered.faults)}"
-            )
-        held = KeyReceived.decoded(word)
-        agreed = tuple(reply for name, reply in delivered.replies.items() if words[name] == word)
-        behind = tuple(name for name in self.plan.clients if words.get(name) != word)
-        self._save(key_id=held.key_id, tag=held.tag, key_round=self._state.round, evidence=agreed, behind=behind)
-
-    def _catch_up(self, exchange: Exchange) -> None:
-        """Have key and model handed to those who lack them, by one who has them; who is silent is asked next time."""
-        if not self._state.behind:
-            return
-        state, roster = self._state, self._known_roster()
-        holders = [reply.signed.authenticate(roster).sender for reply in state.evidence]
-        shared = share_key(self._announcement(state.round), roster, holders, state.behind, exchange)
-        current = KeyReceived(state.key_id, state.tag).encoded()
-        there = {name for name, reply in shared.replies.items() if reply.parts[0] == current}
-        lacking = tuple(name for name in shared.replies if name not in there)
-        if lacking:
-            there.update(self._hand_model(lacking, exchange))
-        self._save(behind=tuple(name for name in state.behind if name not in there))
-
-    def _hand_model(self, behind: Sequence[str], exchange: Exchange) -> tuple[str, ...]:
-        """Have the current model handed to those who lack it, and keep it as it was sealed."""
-        kept = checkpoint.load_sealed(self._store, self._state.tag)
-        announced, evidence = self._announcement(self._state.round), self._state.evidence
-        caught = deliver_model(announced, self._known_roster(), evidence, behind, kept, exchange)
-        if caught.checkpoint is not None and caught.checkpoint is not kept:
-            checkpoint.save_sealed(self._store, caught.checkpoint)
-        return caught.holders
 
     def _outcome(self, aggregate: Aggregate, accuracy: float | None) -> Outcome:
         # A refusal or a fault says more than "exchange 2": show it.
@@ -285,19 +228,10 @@ class Server:
             aggregate.disputes,
         )
 
-    def _note_behind(self, faults: Mapping[str, str]) -> None:
-        missed = {name for name, why in faults.items() if why == "refused: behind"}
-        if missed:
-            self._save(behind=tuple(sorted({*self._state.behind, *missed})))
-
     def _accuracy(self, model: bytes) -> float | None:
-        from securefl import evaluation, vector
+        from securefl import evaluation
 
-        if self._test is None:
-            return None
-        module = vector.build(self._factory, self._seed)
-        vector.load(module, np.frombuffer(model, "<f4"))
-        return evaluation.accuracy(module, self._test)
+        return evaluation.accuracy_of(self._factory, self._seed, np.frombuffer(model, "<f4"), self._test)
 
     def _announcement(self, number: int = 0) -> Announcement:
         state = self._state
@@ -331,15 +265,10 @@ class Server:
         except ConfigurationError as error:
             raise BadInput(str(error)) from error
 
-    def _save(self, **changes: object) -> None:
-        self._state = msgspec.structs.replace(self._state, **changes)
-        checkpoint.save(self._store, self._state)
+    @property
+    def _state(self) -> State:
+        return self._kept.state
 
-
-def _failed(error: RoundAborted, then: str = "The model is unchanged.") -> RoundFailed:
-    lost = {**error.dropped, **error.faults}
-    return RoundFailed(f"{error}. Lost: {_named(lost)}. {then}", lost, error.disputes)
-
-
-def _named(faults: Mapping[str, str]) -> str:
-    return "; ".join(f"{name} ({why})" for name, why in sorted(faults.items())) or "nobody"
+    @property
+    def _relay(self) -> Relay:
+        return Relay(self._kept, self._known_roster(), self._announcement)

@@ -20,37 +20,44 @@ from protocols.aggregation.messages import (
     UnmaskRequest,
 )
 from protocols.delivery.messages import (
-    CatchUpRequest,
     InstallModelRequest,
     JoinRequest,
     MakeKeyRequest,
     ReceiveKeyRequest,
     SealModelRequest,
+    ShareKeyRequest,
 )
 from protocols.errors import MalformedMessage
 from protocols.wire import Message, decode, encode, kind
 
 ALL = (
     KeysRequest, SharesRequest, InputRequest, ConsistencyRequest, UnmaskRequest, ApplyRequest, Envelope, Refusal,
-    JoinRequest, MakeKeyRequest, ReceiveKeyRequest, CatchUpRequest, SealModelRequest, InstallModelRequest,
+    JoinRequest, MakeKeyRequest, ReceiveKeyRequest, ShareKeyRequest, SealModelRequest, InstallModelRequest,
 )  # fmt: skip
 
 signed = st.builds(Signed, st.binary(max_size=40), st.binary(max_size=70))
 envelopes = st.builds(Envelope, signed, st.lists(st.binary(max_size=20), max_size=3).map(tuple))
 numbers = st.integers(-(2**63), 2**64 - 1)
 extracts = st.builds(Extract, signed, st.binary(max_size=9), numbers, numbers, st.binary(max_size=99))
+several_envelopes = st.lists(envelopes, max_size=3).map(tuple)
 messages = st.one_of(
     st.builds(KeysRequest, st.binary()),
     st.builds(
         SharesRequest,
         st.lists(st.text(), max_size=4).map(tuple),
         st.binary(max_size=99),
-        st.lists(envelopes, max_size=3).map(tuple),
+        several_envelopes,
     ),
     st.builds(InputRequest, st.binary(max_size=4), st.lists(extracts, max_size=3).map(tuple)),
     st.builds(ConsistencyRequest, st.binary(max_size=4)),
     st.builds(UnmaskRequest, st.lists(signed, max_size=3).map(tuple)),
     st.builds(Refusal, st.from_regex(r"[a-z]{1,20}", fullmatch=True)),
+    st.builds(JoinRequest, st.binary()),
+    st.builds(MakeKeyRequest, st.text(), numbers, several_envelopes),
+    st.builds(ShareKeyRequest, st.text(), numbers, st.binary(max_size=40), several_envelopes),
+    st.builds(ReceiveKeyRequest, st.text(), numbers, extracts),
+    st.builds(SealModelRequest, st.text(), numbers, st.binary(max_size=40)),
+    st.builds(InstallModelRequest, st.text(), numbers, envelopes, several_envelopes),
     envelopes,
 )
 

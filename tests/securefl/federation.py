@@ -59,9 +59,12 @@ def server(
     folder: Path | None = None,
     weights: Mapping[str, float] | None = None,
     run: str = RUN,
+    shield: Protection | None = None,
 ) -> Server:
     store = Store(folder / "server.store") if folder else None
-    return Server(model, CELLS[cell], mechanism, LocalOptimizer(0.5), weights=weights, test=TEST, run=run, store=store)
+    return Server(
+        model, shield or CELLS[cell], mechanism, LocalOptimizer(0.5), weights=weights, test=TEST, run=run, store=store
+    )
 
 
 def enrolled(cell: str = "secagg", mechanism: Mechanism = WHOLE, **more: object) -> tuple[Server, list[Client]]:

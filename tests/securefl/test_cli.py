@@ -27,7 +27,7 @@ def last(output: str) -> Any:
     return json.loads(output.splitlines()[-1])
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "resume", "report", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "run", "check", "resume", "report", "doctor"])
 def test_the_help_of_each_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     output = capsys.readouterr().out
@@ -92,6 +92,26 @@ def test_bad_input_is_one_line_and_exit_code_two(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_job_is_looked_at_without_leaving_a_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Security level, bytes and error are said before anything runs, to people and to machines."""
+    path, job = tmp_path / "job.toml", '[data]\npilot = "breast-cancer"\n[protection]\nkind = "ckks"\n'
+    path.write_text(job + 'profile = "compact"\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["check", "job.toml"]) == 0
+    said = capsys.readouterr().out
+    for words in ("32-bit prime, 256-bit security", "bytes a parameter", "which put the mean off by", "lost in it"):
+        assert words in said
+    assert cli.main(["check", "job.toml", "--json"]) == 0
+    found = last(capsys.readouterr().out)
+    assert (found["encoding"]["bits"], found["encoding"]["security_bits"], found["dimension"]) == (32, 256, 62)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["job.toml"]
+    path.write_text(job + "bound = 1e12\nbits = 32\n", encoding="utf-8")
+    assert cli.main(["check", "job.toml"]) == 2
+    assert "is coarser than the noise of an update" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     assert cli.main([*DEMO, "--out", str(tmp_path), "--json"]) == 2
@@ -149,7 +169,7 @@ def test_a_report_is_written_again(write_run: Callable[..., Path], capsys: pytes
 def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor"]) == 0
     words = capsys.readouterr().out
-    for expected in ("torch", "GB/s of AES-128-CTR", "extra ray", "128-bit security", "breast-cancer"):
+    for expected in ("torch", "GB/s of AES-128-CTR", "extra ray", "256-bit security", "breast-cancer"):
         assert expected in words
     assert cli.main(["doctor", "--json"]) == 0
     assert last(capsys.readouterr().out)["ckks"]["degree"] == 4096

@@ -9,9 +9,13 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from protocols.encoding.rlwe import narrowest
 from securefl import display, job
 from securefl.job import Job, file
+from securefl.precision import facts
 from securefl.records import RoundRecord, Summary
+
+ENCODING = facts(narrowest(62, 8.0, 5))
 
 
 @pytest.fixture
@@ -43,20 +47,30 @@ def test_a_log_has_one_line_a_round_and_no_control_characters(checked: Job, reco
 
 def test_the_first_line_says_who_can_see_what(checked: Job) -> None:
     console = log()
-    display.opening(console, checked, "secagg: the server reads only the sum")
+    display.opening(console, checked, "secagg: the server reads only the sum", ENCODING)
     assert text(console).splitlines()[0] == "Who can see what under secagg: the server reads only the sum"
     assert "Single updates stay hidden against a server on its own (n_C = 0;" in text(console)
     assert "a sum is of at least 4 clients" in text(console)
+    assert "Encoding: CKKS of degree 4096, 48-bit prime, 256-bit security (HE standard): 1 x 4096" in text(console)
     assert "at most epsilon 3 at delta 1e-05" in text(console)
+
+
+def test_a_void_round_is_said_to_be_one(checked: Job, records: list[RoundRecord]) -> None:
+    void = msgspec.structs.replace(records[0], void=True, accuracy=None)
+    assert "VOID: the sum could not be decrypted, the model is unchanged" in display.line(checked, void)
+    assert "VOID" in str(void) and "VOID" not in str(records[0])
+    console = terminal()
+    display.follow(console, checked, [], iter([void]))
+    assert "VOID" in text(console)
 
 
 def test_the_opening_names_the_colluders_that_masks_withstand_and_claims_nothing_without_masks(toml: str) -> None:
     withstood = job.checked(file.parse(toml + "[protection]\ncolluders = 1\n"))
     console = log()
-    display.opening(console, withstood, "secagg: ...")
+    display.opening(console, withstood, "secagg: ...", ENCODING)
     assert "hidden against a server and up to 1 of the clients together (n_C = 1)" in text(console)
     console = log()
-    display.opening(console, job.checked(file.parse(toml + '[protection]\nkind = "plain"\n')), "plain: ...")
+    display.opening(console, job.checked(file.parse(toml + '[protection]\nkind = "plain"\n')), "plain: ...", ENCODING)
     assert "n_C" not in text(console)
 
 
@@ -99,14 +113,14 @@ def test_without_differential_privacy_every_line_says_so(toml: str, records: lis
     public = job.checked(file.parse(toml.replace("[privacy]", "[privacy]\nenabled = false")))
     assert "no DP" in display.line(public, records[0])
     console = log()
-    display.opening(console, public, "plain: ...")
+    display.opening(console, public, "plain: ...", ENCODING)
     assert "differential privacy is off" in text(console)
 
 
 def test_a_job_that_writes_markup_writes_text(checked: Job, summary: Summary) -> None:
     named = msgspec.structs.replace(checked, job=msgspec.structs.replace(checked.job, name="[bold]x[/bold] [link=a]"))
     console = log()
-    display.opening(console, named, "plain: [red]all[/red]")
+    display.opening(console, named, "plain: [red]all[/red]", ENCODING)
     display.closing(console, named, msgspec.structs.replace(summary, hazards=("a [bold]hazard[/]",)))
     assert "[bold]x[/bold] [link=a]" in text(console)
     assert "[red]all[/red]" in text(console)

@@ -14,7 +14,7 @@ def test_this_machine_is_described_in_lines(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("SECUREFL_DATA", str(tmp_path))
     health = doctor.examine()
     assert health.data[str(tmp_path)] == ("fed_heart_disease",)
-    assert health.ckks["modulus_bits"] <= health.ckks["largest_modulus_bits_for_128_bit_security"]
+    assert (health.ckks["standard"].security_bits, health.ckks["compact"].security_bits) == (256, 256)
     assert all(text for _, text in doctor.lines(health))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
 import pytest
 
-from protocols.aggregation.apply import Applied, ApplyServer, apply_request, model_tag, verified_sum
+from protocols.aggregation.apply import Applied, ApplyServer, Commit, apply_request, model_tag, verified_sum
 from protocols.aggregation.marks import mark
 from protocols.aggregation.messages import (
     ApplyRequest,
@@ -207,10 +209,16 @@ def test_bytes_changed_anywhere_in_an_apply_request_never_raise_anything_else(
 
 
 def tagged(
-    cohort: Cohort, name: ClientId, tag: bytes, accuracy: float | None = None, signer: ClientId | None = None
+    cohort: Cohort,
+    name: ClientId,
+    tag: bytes,
+    accuracy: float | None = None,
+    signer: ClientId | None = None,
+    void: bool = False,
 ) -> bytes:
     header = Header(cohort.terms.session, Step.APPLY, name, b"", b"", b"")
-    return encode(envelope(identity(signer or name), header, [msgspec.msgpack.encode(Applied(tag, accuracy))]))
+    body = msgspec.msgpack.encode(Applied(tag, accuracy, void))
+    return encode(envelope(identity(signer or name), header, [body]))
 
 
 @pytest.fixture(scope="module")
@@ -352,6 +360,50 @@ def test_one_client_cannot_change_the_reported_accuracy(over: tuple[Cohort, Appl
     server.open()
     server.advance((name, tagged(cohort, name, b"new", lie if name == "c0" else 0.9)) for name in names(5))
     assert server.result.accuracy == 0.9
+
+
+def committed(over: tuple[Cohort, ApplyRequest], void: Mapping[ClientId, bool], tag: bytes = b"new") -> Commit:
+    """What comes of it when these clients answer with one tag, and say this of the sum."""
+    cohort, request = over
+    server = ApplyServer(cohort.terms, request)
+    server.open()
+    assert server.advance((name, tagged(cohort, name, tag, void=said)) for name, said in void.items()) == {}
+    return server.result
+
+
+@pytest.mark.parametrize("liars", [0, 1])
+def test_a_commit_is_void_when_most_of_those_who_agree_say_so(over: tuple[Cohort, ApplyRequest], liars: int) -> None:
+    """The model from before is the new round's, so that who sends noise for a ciphertext costs a round and no more."""
+    commit = committed(over, {name: place >= liars for place, name in enumerate(names(5))})
+    assert commit.void and commit.tag == b"new" and commit.behind == ()
+
+
+@pytest.mark.parametrize("liars", [0, 1, 2])
+def test_a_lying_minority_cannot_make_a_commit_void(over: tuple[Cohort, ApplyRequest], liars: int) -> None:
+    assert not committed(over, {name: place < liars for place, name in enumerate(names(5))}).void
+
+
+def test_half_of_those_who_agree_are_not_most_of_them(over: tuple[Cohort, ApplyRequest]) -> None:
+    assert not committed(over, {"c0": True, "c1": True, "c2": False, "c3": False}).void
+
+
+def test_who_has_another_model_has_no_say_in_whether_the_sum_was_void(over: tuple[Cohort, ApplyRequest]) -> None:
+    cohort, request = over
+    for said in (True, False):
+        server = ApplyServer(cohort.terms, request)
+        server.open()
+        server.advance([("c4", tagged(cohort, "c4", b"odd", void=not said))])
+        server.advance((name, tagged(cohort, name, b"new", void=said)) for name in names(5)[:4])
+        assert server.result.void == said and server.result.behind == ("c4",)
+
+
+def test_a_sum_is_not_void_unless_it_is_said_to_be(over: tuple[Cohort, ApplyRequest]) -> None:
+    assert not Applied(b"new", None).void
+    cohort, request = over
+    server = ApplyServer(cohort.terms, request)
+    server.open()
+    server.advance((name, tagged(cohort, name, b"new")) for name in names(5))
+    assert not server.result.void
 
 
 def test_a_model_tag_binds_run_round_model_and_key() -> None:

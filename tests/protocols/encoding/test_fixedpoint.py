@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import os
 
 import numpy as np
@@ -10,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import skellam
 
 from protocols.encoding.fixedpoint import FixedPoint
-from protocols.encoding.quantise import skellam_tail
 from protocols.errors import ConfigurationError, UpdateRejected
 from protocols.ring import RunningSum
+from tests.protocols.encoding.test_quantise import bernstein
 
 SESSION = bytes(32)
 
@@ -172,40 +171,6 @@ def test_other_widths_are_refused_and_each_has_its_own_layout() -> None:
     with pytest.raises(ConfigurationError, match="16, 24 or 32"):
         FixedPoint(3, 1.0, 3, 20)
     assert len({FixedPoint(3, 1.0, 3, bits).layout.digest for bits in (16, 24, 32)}) == 3
-
-
-def bernstein(deviation: float, x: float) -> float:
-    """Bernstein's bound on P(|Z| >= x) for Skellam noise."""
-    return 2 * math.exp(-(x**2) / (2 * (deviation**2 + x / 3)))
-
-
-def exact_tail(deviation: float, x: float) -> float:
-    """P(|Z| >= x): twice the lower tail, which scipy computes without cancellation."""
-    return 2 * float(skellam.cdf(-math.ceil(x), deviation**2 / 2, deviation**2 / 2))
-
-
-@given(st.floats(0, 2.999), st.floats(1e-3, 1e9))
-def test_the_mgf_of_skellam_is_below_bernsteins(u: float, variance: float) -> None:
-    assert variance * (math.cosh(u) - 1) <= variance * u**2 / 2 / (1 - u / 3) * (1 + 1e-9) + variance * 1e-15
-
-
-@pytest.mark.parametrize("deviation", [0.01, 0.3, 1.0, 5.0, 30.0, 1000.0])
-@pytest.mark.parametrize("failure", [0.5, 1e-3, 2.0**-40])
-def test_the_tail_of_skellam_is_within_its_bound_which_is_not_loose(deviation: float, failure: float) -> None:
-    x = skellam_tail(deviation, failure)
-    assert bernstein(deviation, x) == pytest.approx(failure, rel=1e-9)
-    assert exact_tail(deviation, x) <= failure
-    if deviation >= 30 and failure < 0.01:  # where Skellam is near Gaussian, a third less would not do
-        assert exact_tail(deviation, x / 1.5) > failure
-
-
-@given(st.floats(0, 1e6), st.floats(1.01, 10), st.floats(1e-30, 0.5), st.floats(0.01, 0.99))
-def test_the_tail_grows_with_the_noise_and_with_the_safety(
-    deviation: float, factor: float, failure: float, smaller: float
-) -> None:
-    x = skellam_tail(deviation, failure)
-    assert skellam_tail(deviation * factor, failure) >= x
-    assert skellam_tail(deviation, failure * smaller) > x
 
 
 PARAMETERS = (

@@ -32,27 +32,30 @@ from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Context, Step, Terms
 from protocols.aggregation.states import Contribution
 from protocols.base import ClientId, Random, drive
-from protocols.delivery.client import extracts_by_receiver, give, join
+from protocols.delivery.client import extracts_by_receiver, give, join, seal_model
 from protocols.delivery.messages import (
-    CatchUpRequest,
+    Checkpoint,
     InstallModelRequest,
     JoinRequest,
     MakeKeyRequest,
     Package,
     ReceiveKeyRequest,
     SealModelRequest,
+    ShareKeyRequest,
+    catch_up,
     key_setup,
 )
 from protocols.encoding import Encoded, Encoding, Floats, Layout, Upload
+from protocols.encoding.ckks import CKKSKey
 from protocols.encoding.fixedpoint import FixedPoint
-from protocols.encoding.rlwe import PRIME
+from protocols.encoding.rlwe import DEGREE, PRIME
 from protocols.graph import CohortRules
 from protocols.masking import expand
 from protocols.primitives import AgreementKey, digest
 from protocols.ring import Ring, RingVector
 from protocols.wire import Message, decode, encode, kind
 from securefl import SGD, LocalOptimizer
-from securefl.announcement import Announcement
+from securefl.announcement import Announcement, KeyReceived
 from securefl.plan import Plan
 from tests.protocols.cohort import Wire, identity, names, roster
 
@@ -124,7 +127,16 @@ def recorded(cell: str, attempt: int = 1) -> Recorded:
 
 # ---- deliveries
 
-PURPOSE = key_setup("run", b"plan", roster(COUNT))
+KEY_SESSION = key_setup("run", b"plan", roster(COUNT), 3)
+MODEL_SESSION = catch_up("run", b"plan", roster(COUNT), 3)
+KEY_ID, TAG_KEY, TAG, MODEL = (digest(label) for label in ("key id", "tag key", "tag", "model"))
+
+
+@cache
+def key_package() -> bytes:
+    """A ternary secret, two bits a coefficient, and a tag key, as ``CKKSKey.to_bytes`` has it."""
+    coefficients = np.random.default_rng(500).integers(-1, 2, DEGREE).astype(np.int8)
+    return CKKSKey(coefficients, TAG_KEY).to_bytes()
 
 
 @cache
@@ -134,20 +146,35 @@ def one_use_key(name: ClientId) -> AgreementKey:
 
 @cache
 def joined() -> tuple[Envelope, ...]:
-    return tuple(join(name, identity(name), PURPOSE, one_use_key(name)) for name in names(COUNT))
+    return tuple(join(name, identity(name), KEY_SESSION, one_use_key(name)) for name in names(COUNT))
 
 
 @cache
-def given() -> Envelope:
-    return give("c0", identity("c0"), PURPOSE, roster(COUNT), joined(), b"about", bytes(64), random(200))
+def given(giver: ClientId = "c0") -> Envelope:
+    about, package = KEY_ID, key_package()
+    return give(giver, identity(giver), KEY_SESSION, roster(COUNT), joined(), about, package, random(200))
+
+
+@cache
+def checkpoint(giver: ClientId = "c0") -> Envelope:
+    return seal_model(giver, identity(giver), MODEL_SESSION, TAG_KEY, TAG, MODEL, random(201))
+
+
+def received() -> tuple[Envelope, ...]:
+    return _said_by_all(KEY_SESSION, Step.RECEIVE_KEY, KeyReceived(KEY_ID, TAG).encoded())
+
+
+def installed() -> tuple[Envelope, ...]:
+    return _said_by_all(MODEL_SESSION, Step.INSTALL_MODEL, TAG)
 
 
 def evidence() -> tuple[Envelope, ...]:
-    body = msgspec.msgpack.encode(Applied(bytes(32), 0.9))
-    session = recorded("residues").terms.session
-    return tuple(
-        envelope(identity(name), Header(session, Step.APPLY, name, b"", b"", b""), [body]) for name in names(COUNT)
-    )
+    body = msgspec.msgpack.encode(Applied(TAG, 0.9, True))
+    return _said_by_all(recorded("residues").terms.session, Step.APPLY, body)
+
+
+def _said_by_all(session: bytes, step: Step, body: bytes) -> tuple[Envelope, ...]:
+    return tuple(envelope(identity(name), Header(session, step, name, b"", b"", b""), [body]) for name in names(COUNT))
 
 
 # ---- all messages, all bodies
@@ -171,9 +198,11 @@ def messages() -> dict[type[Message], tuple[bytes, ...]]:
             add(decode(data, every[kind(data)]))
     part = extracts_by_receiver(given())[VICTIM]
     add(apply_request(recorded("residues").terms, recorded("residues").aggregate.sum), Refusal("spent"))
-    add(JoinRequest(announcement().encoded()), KeysRequest(announcement().encoded()), CatchUpRequest("run", 3))
-    add(MakeKeyRequest("run", joined()), ReceiveKeyRequest("run", part), SealModelRequest("run", 3, joined()))
-    add(InstallModelRequest("run", 3, part, evidence()), given(), *joined(), *evidence())
+    add(JoinRequest(announcement().encoded()), KeysRequest(announcement().encoded()))
+    add(MakeKeyRequest("run", 3, joined()), ShareKeyRequest("run", 3, KEY_ID, joined()))
+    add(ReceiveKeyRequest("run", 3, part), SealModelRequest("run", 3, KEY_ID))
+    add(InstallModelRequest("run", 3, checkpoint(), (*evidence(), *received())))
+    add(given(), checkpoint(), *joined(), *received(), *installed(), *evidence())
     return {message: tuple(several) for message, several in found.items()}
 
 
@@ -204,6 +233,8 @@ def bodies() -> dict[type, tuple[bytes, ...]]:
         Opened: parts[Step.UNMASK],
         SharePair: (msgspec.msgpack.encode(SharePair(bytes(33), bytes(33))),),
         Complaint: (msgspec.msgpack.encode(Complaint(("c0", "c2"))),),
-        Applied: evidence()[0].parts,
+        Applied: (*evidence()[0].parts, msgspec.msgpack.encode(Applied(TAG, None))),
         Package: given().parts,
+        Checkpoint: checkpoint().parts,
+        KeyReceived: received()[0].parts,
     }

@@ -26,10 +26,10 @@ from protocols.aggregation.messages import (
 from protocols.aggregation.session import Step, Terms
 from protocols.aggregation.verify import read
 from protocols.base import ClientId
-from protocols.delivery.client import extracts_by_receiver, give, receive
-from protocols.delivery.messages import MakeKeyRequest
+from protocols.delivery.client import extracts_by_receiver, give, open_model, receive
+from protocols.delivery.messages import InstallModelRequest, MakeKeyRequest, ShareKeyRequest
 from protocols.encoding.ckks import CKKSKey
-from protocols.encoding.rlwe import DEGREE, PRIME
+from protocols.encoding.rlwe import PRIMES
 from protocols.errors import ProtocolError, SessionSpent
 from protocols.merkle import climb
 from protocols.ring import Ring
@@ -40,18 +40,23 @@ from tests.protocols.fuzz.corpus import (
     CELLS,
     COUNT,
     DIMENSION,
-    PURPOSE,
+    KEY_ID,
+    KEY_SESSION,
+    MODEL_SESSION,
+    TAG_KEY,
     VICTIM,
     Recorded,
     announcement,
     bodies,
     given,
+    key_package,
     messages,
     one_use_key,
     random,
     recorded,
     steps,
 )
+from tests.protocols.fuzz.relays import relays
 
 # What a server makes of a reply that it does not accept: it raises nothing, so that the others' replies count.
 FAULT = "fault of its sender"
@@ -79,7 +84,17 @@ def readers() -> tuple[Reader, ...]:
         Reader(f"body {body.__name__}", seeds, lambda data, b=body: read([data], b))  # type: ignore[misc]
         for body, seeds in bodies().items()
     ]
-    return (*decoders, *whole, *_parts(), *_signatures(), *_deliveries(), *_applications(), *_clients(), *_servers())
+    return (
+        *decoders,
+        *whole,
+        *_parts(),
+        *_signatures(),
+        *_deliveries(),
+        *_applications(),
+        *_clients(),
+        *_servers(),
+        *_relays(),
+    )
 
 
 def _decoded(data: bytes, expected: type[Message]) -> Message:
@@ -91,7 +106,7 @@ def _decoded(data: bytes, expected: type[Message]) -> Message:
 def _parts() -> list[Reader]:
     vectors = {
         ring: tuple(ring.pack(ring.zeros(DIMENSION) + np.array(k, ring.dtype)) for k in (0, 1, ring.modulus - 1))
-        for ring in (Ring(1 << 16), Ring(1 << 24), Ring(1 << 32), Ring(PRIME))
+        for ring in (*map(Ring, (1 << 16, 1 << 24, 1 << 32, *PRIMES.values())),)
     }
     rings = [
         Reader(f"ring {ring.modulus}", seeds, lambda data, r=ring: _same(data, _reduced(r, data)))  # type: ignore[misc]
@@ -100,14 +115,13 @@ def _parts() -> list[Reader]:
     shares = tuple(shamir.split(bytes(32), 4, range(1, 6), random(300)).values())
     lagrange = shamir.coefficients(range(1, 5))
     few, many = names(COUNT), names(1001)
-    package = CKKSKey(np.arange(DEGREE, dtype=np.uint64), bytes(32)).to_bytes()
     return [
         *rings,
         Reader("marks", (b"\x1f", b"\x03"), lambda data: _same(data, mark(few, marked(few, data)))),
         Reader("marks of 1001", (b"\xff" * 125 + b"\x01",), lambda data: _same(data, mark(many, marked(many, data)))),
         Reader("share", shares, lambda data: _same(data, (shamir.element(data) % shamir.PRIME).to_bytes(33, "big"))),
         Reader("shares", (b"".join(shares[:4]),), lambda data: shamir.join(_quarters(data), lagrange)),
-        Reader("key package", (package,), lambda data: _same(data, CKKSKey.from_bytes(data).to_bytes())),
+        Reader("key package", (key_package(),), lambda data: _same(data, CKKSKey.from_bytes(data).to_bytes())),
     ]
 
 
@@ -167,16 +181,21 @@ def _deliveries() -> list[Reader]:
     requests = messages()
 
     def received(data: bytes) -> object:
-        return receive(VICTIM, PURPOSE, roster(COUNT), one_use_key(VICTIM), read([data], Extract))
+        return receive(VICTIM, KEY_SESSION, roster(COUNT), one_use_key(VICTIM), read([data], Extract))
 
-    def sealed(data: bytes) -> object:
-        wanted = decode(data, MakeKeyRequest).joined
-        return give("c0", identity("c0"), PURPOSE, roster(COUNT), wanted, b"about", bytes(64), random(400))
+    def sealed(data: bytes, asked: type[MakeKeyRequest | ShareKeyRequest]) -> object:
+        wanted = decode(data, asked).joined
+        return give("c0", identity("c0"), KEY_SESSION, roster(COUNT), wanted, KEY_ID, key_package(), random(400))
+
+    def opened(data: bytes) -> bytes:
+        return open_model(MODEL_SESSION, roster(COUNT), TAG_KEY, decode(data, InstallModelRequest).checkpoint)
 
     return [
         Reader("delivered part", parts, received),
-        Reader("join list", requests[MakeKeyRequest], sealed),
+        Reader("join list", requests[MakeKeyRequest], lambda data: sealed(data, MakeKeyRequest)),
+        Reader("join list of late ones", requests[ShareKeyRequest], lambda data: sealed(data, ShareKeyRequest)),
         Reader("delivery", (encode(given()),), lambda data: extracts_by_receiver(decode(data, Envelope))),
+        Reader("checkpoint", requests[InstallModelRequest], opened),
     ]
 
 
@@ -275,4 +294,16 @@ def _servers() -> list[Reader]:
         )
         for cell in CELLS
         for step in steps(recorded(cell).terms)
+    ]
+
+
+def _relays() -> list[Reader]:
+    others = tuple(reply for relay in relays() for reply in relay.replies.values())
+    return [
+        Reader(
+            f"server, {relay.name}",
+            (*(relay.replies[VICTIM],) * 20, *others),
+            lambda data, relay=relay: "taken" if relay.takes(data) else FAULT,  # type: ignore[misc]
+        )
+        for relay in relays()
     ]

@@ -21,6 +21,7 @@ from tests.protocols.cohort import identity, names
 from tests.protocols.fuzz.corpus import CELLS, COUNT, VICTIM, messages, recorded, steps
 from tests.protocols.fuzz.mutation import mutated, resigned
 from tests.protocols.fuzz.readers import FAULT, Reader, readers
+from tests.protocols.fuzz.relays import Relay, relays
 
 SEED = int(os.environ.get("SECUREFL_FUZZ_SEED", "1"))
 QUICK, MANY, DISHONEST = 60, 1600, 250
@@ -80,12 +81,25 @@ def speaks_for(reply: bytes, step: Step) -> tuple[bytes, int, bytes]:
     return header.session, header.step, header.keys if step > Step.KEYS else b""
 
 
+def relay_dishonest(relay: Relay, rng: np.random.Generator) -> bool:
+    """One client signs something else in one exchange of a delivery. Whether the server asked for more."""
+    server, lie = relay.server(), resigned(rng, relay.replies[VICTIM], identity(VICTIM))
+    try:
+        requests = server.advance((relay.replies | {VICTIM: lie}).items())
+    except BaseException as error:
+        error.add_note(f"{relay.name}: {lie.hex()}")
+        raise
+    assert set(server.faults) <= {VICTIM}
+    return bool(requests)
+
+
 CASES = [(cell, step) for cell in CELLS for step in steps(recorded(cell).terms)]
 
 
 def send_lies(count: int, seed: int) -> int:
     rng = np.random.default_rng(seed)
-    return sum(play_dishonest(cell, step, rng) for cell, step in CASES for _ in range(count))
+    survived = sum(play_dishonest(cell, step, rng) for cell, step in CASES for _ in range(count))
+    return survived + sum(relay_dishonest(relay, rng) for relay in relays() for _ in range(count))
 
 
 def test_what_a_member_signs_is_at_worst_its_own_fault() -> None:
@@ -98,7 +112,7 @@ def test_a_hundred_thousand_messages(capsys: pytest.CaptureFixture[str]) -> None
     for reader in READERS.values():
         outcomes += send(reader, MANY, SEED)
     survived = send_lies(DISHONEST, SEED)
-    lies = DISHONEST * len(CASES)
+    lies = DISHONEST * (len(CASES) + len(relays()))
     with capsys.disabled():
         print(f"\nfuzz: {outcomes.total() + lies:,} messages with seed {SEED}, to {len(READERS)} readers")
         print("  " + ", ".join(f"{name} {count:,}" for name, count in outcomes.most_common()))

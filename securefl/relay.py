@@ -1,0 +1,116 @@
+"""What the server does where it cannot read the model: relay keys and models between clients, hand sums down.
+
+It decides who is asked and counts equal words; nothing in it opens anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from protocols.aggregation.apply import ApplyServer, Commit
+from protocols.aggregation.messages import ApplyRequest
+from protocols.aggregation.session import Roster, Terms
+from protocols.base import Exchange, drive
+from protocols.errors import RoundAborted
+from securefl import protection
+from securefl.announcement import Announcement, KeyReceived
+from securefl.checkpoint import Kept
+from securefl.deliveries import deliver_model, new_key, share_key
+from securefl.errors import RoundFailed
+
+
+class Relay:
+    """One run's. ``announce`` gives what is announced of a round as things stand."""
+
+    def __init__(self, kept: Kept, roster: Roster, announce: Callable[[int], Announcement]) -> None:
+        self._kept = kept
+        self._roster = roster
+        self._announce = announce
+
+    def key(self, exchange: Exchange) -> None:
+        """Have the clients' key made where there is none, or replaced once it has decrypted as many sums as it may.
+
+        It binds once enough of them signed the same model's tag under it; until then they keep the one before.
+        """
+        state, plan = self._kept.state, self._announced.plan
+        if state.key_id and state.round - state.key_round < plan.key_rounds:
+            return
+        enough = max(plan.minimum, protection.binding(plan))
+        try:
+            delivered = new_key(self._announced, self._roster, enough, exchange)
+        except RoundAborted as error:
+            raise failed(error) from error
+        words = {name: reply.parts[0] for name, reply in delivered.replies.items()}
+        word, count = Counter(words.values()).most_common(1)[0] if words else (b"", 0)
+        if count < enough:
+            lost = named(delivered.faults)
+            raise RoundFailed(f"only {count} clients received the CKKS key, {enough} are needed: {lost}")
+        held = KeyReceived.decoded(word)
+        agreed = tuple(reply for name, reply in delivered.replies.items() if words[name] == word)
+        behind = tuple(name for name in plan.clients if words.get(name) != word)
+        self._kept.save(key_id=held.key_id, tag=held.tag, key_round=state.round, evidence=agreed, behind=behind)
+
+    def catch_up(self, exchange: Exchange) -> None:
+        """Have key and model handed to those who lack them, by one who has them; who is silent is asked next time."""
+        state = self._kept.state
+        if not state.behind:
+            return
+        shared = share_key(self._announced, self._roster, self._holders, state.behind, exchange)
+        current = KeyReceived(state.key_id, state.tag).encoded()
+        there = {name for name, reply in shared.replies.items() if reply.parts[0] == current}
+        lacking = tuple(name for name in shared.replies if name not in there)
+        if lacking:
+            there.update(self._hand_model(lacking, exchange))
+        self._kept.save(behind=tuple(name for name in state.behind if name not in there))
+
+    def hand_out(self, agreed: Terms, request: ApplyRequest, exchange: Exchange) -> Commit:
+        """Hand a sum down, until enough clients have signed one tag. Raises ``RoundFailed``; the sum is then kept."""
+        try:
+            commit = drive(ApplyServer(agreed, request), exchange)
+        except RoundAborted as error:
+            self.note_behind(error.faults)
+            waiting = f"The sum of round {request.round} is kept and handed out again when more clients are back."
+            raise failed(error, waiting) from error
+        self._kept.save(
+            round=request.round, tag=commit.tag, evidence=commit.evidence, behind=commit.behind, pending=None
+        )
+        return commit
+
+    def note_behind(self, faults: Mapping[str, str]) -> None:
+        """Remember who said that it lacks the key or the model."""
+        missed = {name for name, why in faults.items() if why == "refused: behind"}
+        if missed:
+            self._kept.save(behind=tuple(sorted({*self._kept.state.behind, *missed})))
+
+    def seal(self, exchange: Exchange) -> None:
+        """Have the current model sealed, and keep that."""
+        if self._kept.sealed is None:
+            self._hand_model((), exchange)
+
+    def _hand_model(self, behind: Sequence[str], exchange: Exchange) -> tuple[str, ...]:
+        kept, evidence = self._kept.sealed, self._kept.state.evidence
+        caught = deliver_model(self._announced, self._roster, evidence, behind, kept, exchange)
+        if caught.checkpoint is not None and caught.checkpoint is not kept:
+            self._kept.save_sealed(caught.checkpoint)
+        return caught.holders
+
+    @property
+    def _announced(self) -> Announcement:
+        return self._announce(self._kept.state.round)
+
+    @property
+    def _holders(self) -> list[str]:
+        """Who signed that it has the current model."""
+        return [reply.signed.authenticate(self._roster).sender for reply in self._kept.state.evidence]
+
+
+def failed(error: RoundAborted, then: str = "The model is unchanged.") -> RoundFailed:
+    """The error for whoever runs the server: who was lost, and what becomes of the round."""
+    lost = {**error.dropped, **error.faults}
+    return RoundFailed(f"{error}. Lost: {named(lost)}. {then}", lost, error.disputes)
+
+
+def named(faults: Mapping[str, str]) -> str:
+    """Names and reasons in one line."""
+    return "; ".join(f"{name} ({why})" for name, why in sorted(faults.items())) or "nobody"
