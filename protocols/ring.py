@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,25 +64,37 @@ class Ring:
 
     def pack(self, vector: RingVector) -> bytes:
         """The reduced vector's bytes: ``item_bytes`` each, little-endian."""
-        carrier = self.dtype.itemsize
-        whole = np.ascontiguousarray(vector, self.dtype)
-        if self.item_bytes == carrier:
+        whole, width = np.ascontiguousarray(vector, self.dtype), self.item_bytes
+        if width == whole.itemsize:
             return whole.tobytes()
-        return whole.view(np.uint8).reshape(-1, carrier)[:, : self.item_bytes].tobytes()
+        # Column by column, in the largest pieces that both a packed and a carried element consist of.
+        piece = gcd(width, whole.itemsize)
+        pieces = whole.view(f"<u{piece}").reshape(-1, whole.itemsize // piece)
+        packed = np.empty((len(whole), width // piece), pieces.dtype)
+        for column in range(packed.shape[1]):
+            packed[:, column] = pieces[:, column]
+        return packed.tobytes()
 
     def unpack(self, data: bytes, length: int) -> RingVector:
         """The vector in ``data``, maybe read-only. Refuses wrong lengths and values not below the modulus."""
         if len(data) != length * self.item_bytes:
             raise MalformedMessage(f"a packed vector has {len(data)} bytes instead of {length * self.item_bytes}")
-        carrier = self.dtype.itemsize
-        if self.item_bytes == carrier:
-            vector = np.frombuffer(data, self.dtype)
-        else:
-            wide = np.zeros((length, carrier), np.uint8)
-            wide[:, : self.item_bytes] = np.frombuffer(data, np.uint8).reshape(length, self.item_bytes)
-            vector = wide.reshape(-1).view(self.dtype)
+        vector = np.frombuffer(data, self.dtype) if self.item_bytes == self.dtype.itemsize else self._widened(data)
         if not self.wraps and length and int(vector.max()) >= self.modulus:
             raise MalformedMessage("a packed vector has values outside the ring")
+        return vector
+
+    def _widened(self, data: bytes) -> RingVector:
+        """Elements from fewer bytes than their carrier has, each read with its neighbour's bytes, which are cut off."""
+        width, carrier = self.item_bytes, self.dtype.itemsize
+        vector = self.zeros(len(data) // width)
+        # Up to the last element behind which a whole carrier can be read; the few others are read from a longer copy.
+        most = max(0, (len(data) - carrier) // width + 1)
+        rest = data[most * width :] + bytes(carrier)
+        for part, source in ((vector[:most], data), (vector[most:], rest)):
+            if len(part):
+                read = np.ndarray(len(part), self.dtype, source, 0, (width,))
+                np.bitwise_and(read, self.dtype.type((1 << 8 * width) - 1), out=part)
         return vector
 
 

@@ -42,6 +42,8 @@ _PACKED_SECRET_BYTES = DEGREE // 4
 _FEWEST_NONZERO, _MOST_NONZERO = DEGREE * 3 // 5, DEGREE * 3 // 4
 # What one worker is given: a chunk of the keystream that ``a`` comes from.
 _BLOCK = CHUNK_BYTES // 8
+# What is worked on at a time within it.
+_BATCH = 32 * DEGREE
 
 
 @dataclass(frozen=True)
@@ -168,35 +170,42 @@ class CKKS:
 
 
 def _encrypt(task: _Task, block: _Block) -> RingVector:
-    """c0 of every ciphertext of a block: SEAL's encryption of zero, moved onto the public ``a``, plus the message."""
-    p = task.parameters
+    """c0 of every ciphertext of a block: message and noise, less a * s. The noise is that of SEAL's encryption of zero.
+
+    That is SEAL's ciphertext (c0, c1), moved onto the public ``a`` and added to the message: c0 + (c1 - a) s + message.
+    Each is moved once, and what it was before is never seen: see rlwe.shift.
+    """
+    p, ntt = task.parameters, transform(task.parameters.degree, task.parameters.prime)
     a = _sum_of_a(task, block)
-    vector = transform(p.degree, p.prime).forward(block.part.view(np.int64))
+    np.subtract(np.uint64(p.prime), a, out=a)
     with _scratch() as file:
-        encryptor = seal.Encryptor(_context(p.prime), _secret_key(task, file))
-        for start in range(0, len(vector), p.degree):
-            part = slice(start, start + p.degree)
-            # One encryption, one move, and the original goes out of scope unseen: see rlwe.shift.
-            c0, c1 = _encryption_of_zero(encryptor, p.degree, file)
-            vector[part] += shift(c0, _less(c1, a[part], p.prime), task.secret, p.prime)
-    np.remainder(vector, np.uint64(p.prime), out=vector)
-    return vector
+        source = _Noise(task, file)
+        for part in _batches(len(a)):
+            message = ntt.forward(block.part[part].view(np.int64))
+            for start in range(0, len(message), p.degree):
+                message[start : start + p.degree] += source.fresh()
+            a[part] = shift(message, a[part], task.secret, p.prime)
+    return a
 
 
 def _decrypt(task: _Task, block: _Block) -> Integers:
     """The coefficients of a block of a sum: messages with their noise, centred."""
-    p = task.parameters
-    message = shift(block.part.view(np.uint64), _sum_of_a(task, block), task.secret, p.prime)
-    return transform(p.degree, p.prime).inverse(message)
+    p, ntt = task.parameters, transform(task.parameters.degree, task.parameters.prime)
+    coefficients = _sum_of_a(task, block).view(np.int64)
+    for part in _batches(len(coefficients)):
+        a = coefficients[part].view(np.uint64)
+        coefficients[part] = ntt.inverse(shift(block.part[part].view(np.uint64), a, task.secret, p.prime))
+    return coefficients
+
+
+def _batches(length: int) -> Iterator[slice]:
+    """Parts of a block that are worked on at a time: what is needed in between stays small."""
+    return (slice(start, start + _BATCH) for start in range(0, length, _BATCH))
 
 
 def _sum_of_a(task: _Task, block: _Block) -> RingVector:
     ring = task.parameters.ring
     return mask_span(ring, task.masks, task.engine, Span(block.chunk, ring.zeros(len(block.part))))
-
-
-def _less(left: RingVector, right: RingVector, prime: int) -> RingVector:
-    return np.remainder(left + (np.uint64(prime) - right), np.uint64(prime))
 
 
 def _rounded(coefficients: Integers, spacing: int) -> Integers:
@@ -206,15 +215,26 @@ def _rounded(coefficients: Integers, spacing: int) -> Integers:
     return coefficients
 
 
-def _encryption_of_zero(encryptor: seal.Encryptor, degree: int, file: _Scratch) -> tuple[RingVector, RingVector]:
-    ciphertext = seal.Ciphertext()
-    encryptor.encrypt_zero_symmetric(ciphertext)
-    words = _words(ciphertext.dyn_array(), 2 * degree, file)
-    return words[:degree], words[degree:]
+class _Noise:
+    """SEAL's encryption noise, in evaluation form: what its symmetric encryption of zero decrypts to."""
+
+    def __init__(self, task: _Task, file: _Scratch) -> None:
+        context = _context(task.parameters.prime)
+        key = _secret_key(task, context, file)
+        self._degree = task.parameters.degree
+        self._file = file
+        self._encryptor = seal.Encryptor(context, key)
+        self._decryptor = seal.Decryptor(context, key)
+
+    def fresh(self) -> RingVector:
+        """(degree,) residues, new at each call. To be used once: two ciphertexts with one noise give the key away."""
+        ciphertext, plaintext = seal.Ciphertext(), seal.Plaintext()
+        self._encryptor.encrypt_zero_symmetric(ciphertext)
+        self._decryptor.decrypt(ciphertext, plaintext)
+        return _words(plaintext.dyn_array(), self._degree, self._file)
 
 
-def _secret_key(task: _Task, file: _Scratch) -> seal.SecretKey:
-    context = _context(task.parameters.prime)
+def _secret_key(task: _Task, context: seal.SEALContext, file: _Scratch) -> seal.SecretKey:
     file.write(_plaintext_bytes(task.secret, context))
     key = seal.SecretKey()
     key.load(context, file.path)

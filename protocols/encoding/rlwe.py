@@ -225,10 +225,13 @@ def multiply(left: RingVector, right: RingVector, prime: int) -> RingVector:
     """left * right mod ``prime``, elementwise, for reduced vectors and a prime below 2**54.
 
     The float64 quotient is off by less than 8, so the wrapped 64-bit remainder is within 8 * 2**54 < 2**63 of zero
-    and its sign is right.
+    and its sign is right. A short ``right`` is divided once for all rows of ``left``.
     """
-    quotient = (left.astype(np.float64) * right.astype(np.float64) / prime).astype(np.uint64)
-    remainder = (left * right - quotient * np.uint64(prime)).view(np.int64)
+    quotient = (left.astype(np.float64) * (right.astype(np.float64) / prime)).astype(np.uint64)
+    quotient *= np.uint64(prime)
+    product: RingVector = left * right
+    product -= quotient
+    remainder = product.view(np.int64)
     return np.remainder(remainder, np.int64(prime), out=remainder).view(np.uint64)
 
 

@@ -172,7 +172,7 @@ def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     for expected in ("torch", "GB/s of AES-128-CTR", "extra ray", "256-bit security", "breast-cancer"):
         assert expected in words
     assert cli.main(["doctor", "--json"]) == 0
-    assert last(capsys.readouterr().out)["ckks"]["degree"] == 4096
+    assert last(capsys.readouterr().out)["ckks"]["standard"]["degree"] == 4096
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ OTHER: dict[str, object] = {
     "bits": 24,
     "corrupt": 0.2,
     "dropout": 0.2,
+    "key_rounds": 3,
 }
 
 

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.encoding.rlwe import CKKSParameters
@@ -37,6 +40,20 @@ def test_a_bound_under_which_a_sum_could_wrap_is_refused(kind: str, bound: float
         protection.layout(plan(protection=kind, bound=bound))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "secagg",
+        pytest.param("ckks", marks=pytest.mark.xfail(strict=True, raises=OverflowError, reason="levels of infinity")),
+    ],
+)
+def test_the_smallest_bounds_are_refused_or_taken_and_nothing_else(kind: str) -> None:
+    """A plan is a server's word: an owner's check of it may raise nothing else either."""
+    for bound in (1e-300, 5e-324):
+        with suppress(ConfigurationError):
+            protection.layout(plan(protection=kind, bound=bound))
+
+
 @pytest.mark.parametrize("kind", ["plain", "secagg"])
 @pytest.mark.parametrize("bits", [16, 24, 32])
 def test_the_plan_s_width_is_the_ring_s(kind: str, bits: int) -> None:
@@ -58,11 +75,95 @@ def test_who_masks_nothing_withstands_no_colluder(kind: type[Protection]) -> Non
         kind(colluders=1)
 
 
-@pytest.mark.parametrize("kind", [CKKS, CKKSUnmasked])
-@pytest.mark.parametrize("bits", [16, 24])
-def test_ciphertexts_have_no_width_to_choose(kind: type[Protection], bits: int) -> None:
-    with pytest.raises(BadInput, match="ciphertexts of fixed width"):
-        kind(bits=bits)
+@pytest.mark.parametrize("kind", ["ckks", "ckks-unmasked"])
+@pytest.mark.parametrize("bits", [32, 40, 48, 54])
+def test_under_ckks_the_plan_s_width_is_the_prime_s(kind: str, bits: int) -> None:
+    chosen = protection.parameters(plan(protection=kind, bits=bits))
+    assert isinstance(chosen, CKKSParameters)
+    assert (chosen.bits, chosen.layout.ring.modulus.bit_length()) == (bits, bits)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("ckks", 16), ("ckks", 24), ("ckks-unmasked", 33), ("secagg", 40)])
+def test_a_width_that_a_kind_does_not_have_is_refused(kind: str, bits: int) -> None:
+    with pytest.raises(ConfigurationError, match=r"16, 24 or 32|32, 40, 48, 54"):
+        protection.parameters(plan(protection=kind, bits=bits))
+
+
+@pytest.mark.parametrize("clients", [3, 5, 40, 300])
+def test_without_a_width_ckks_takes_the_fewest_bits_that_keep_the_precision(clients: int) -> None:
+    widths = (32, 40, 48, 54)
+    for precision in (1.0, 1e-2, 1e-4, 1e-6):
+        chosen = CKKS(precision=precision).parameters(1, clients)
+        assert chosen.step <= precision
+        for fewer in widths[: widths.index(chosen.bits)]:
+            assert not keeps(CKKS(bits=fewer), clients, precision)
+
+
+def keeps(shield: Protection, clients: int, precision: float) -> bool:
+    try:
+        return shield.parameters(1, clients).step <= precision
+    except ConfigurationError:
+        return False
+
+
+def test_without_width_and_precision_ckks_is_finer_than_float32_and_fixed_point_has_32_bits() -> None:
+    assert CKKS().parameters(1, 5).step <= 8.0 * 2**-24
+    assert SecAgg().parameters(1, 5).bits == 32
+
+
+def test_a_precision_that_no_width_keeps_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the finest step is"):
+        CKKS(precision=1e-12).parameters(1, 5)
+
+
+@pytest.mark.parametrize("kind", [Plain, SecAgg])
+@pytest.mark.parametrize("values", [{"precision": 1e-3}, {"key_rounds": 3}])
+def test_who_has_no_key_has_neither_precision_nor_key_rounds(kind: type[Protection], values: dict[str, float]) -> None:
+    with pytest.raises(BadInput, match="has no key and takes its precision from bits"):
+        kind(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_precision_that_is_none_is_refused(precision: float) -> None:
+    with pytest.raises(BadInput, match="finite number above 0"):
+        CKKS(precision=precision)
+
+
+def test_a_precision_and_a_width_at_once_are_refused() -> None:
+    with pytest.raises(BadInput, match="in place of bits"):
+        CKKS(bits=40, precision=1e-3)
+
+
+@given(st.sampled_from([CKKS, CKKSUnmasked]), st.integers(3, 5000), st.integers(1, 5000))
+def test_all_clients_together_answer_at_most_1024_times_under_one_key(
+    kind: type[Protection], clients: int, asked: int
+) -> None:
+    """A quarter of the secret's 4096 coefficients; every key decrypts one sum at least."""
+    most = kind().key_rounds_of(clients)
+    assert most == max(1, 1024 // clients)
+    if asked <= most:
+        assert kind(key_rounds=asked).key_rounds_of(clients) == asked
+    else:
+        with pytest.raises(BadInput, match=f"{clients} clients decrypt at most {most} sums under one key"):
+            kind(key_rounds=asked).key_rounds_of(clients)
+
+
+@pytest.mark.parametrize("kind", [Plain, SecAgg])
+def test_where_there_is_no_key_no_sums_are_counted(kind: type[Protection]) -> None:
+    assert kind().key_rounds_of(5) == 0
+
+
+@pytest.mark.parametrize("rounds", [0, -1])
+def test_a_key_that_decrypts_nothing_is_refused(rounds: int) -> None:
+    with pytest.raises(BadInput, match="at least one sum"):
+        CKKS(key_rounds=rounds)
+
+
+def test_the_plan_s_key_rounds_are_the_protection_s() -> None:
+    chosen = protection.protection_of(plan(protection="ckks", key_rounds=7))
+    assert (chosen.key_rounds, chosen.key_rounds_of(5)) == (7, 7)
+    with pytest.raises(BadInput, match="has no key"):
+        protection.protection_of(plan(protection="secagg", key_rounds=7))
 
 
 def parties(shield: Protection, folder: Path) -> tuple[Server, list[Client]]:

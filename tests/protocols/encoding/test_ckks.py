@@ -215,6 +215,15 @@ def test_a_sum_with_noise_that_clients_added_decodes_to_that_noise(bits: int) ->
     assert (decoded == 20 + added.astype(np.int64) / p.levels).all()
 
 
+@given(st.integers(-(2**30), 2**30), st.integers(6, 23), st.data())
+def test_what_is_off_a_multiple_by_less_than_half_a_spacing_rounds_to_it(
+    whole: int, exponent: int, data: st.DataObject
+) -> None:
+    half = 1 << exponent - 1
+    off = data.draw(st.sampled_from([0, 1, -1, half - 1, 1 - half]) | st.integers(1 - half, half - 1))
+    assert ckks._rounded(np.array([whole * 2 * half + off]), 2 * half).tolist() == [whole]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_neither_the_update_nor_the_sum_is_changed(dtype: type) -> None:
     ours, update = coder(10), np.linspace(-9, 9, 10).astype(dtype)

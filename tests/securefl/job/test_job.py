@@ -42,7 +42,7 @@ def test_colluders_and_bits_reach_the_protection(toml: str, tmp_path: Path) -> N
     found = load(toml + "[protection]\ncolluders = 1\nbits = 24\n", tmp_path)
     assert (found.shield.colluders, found.shield.bits, found.minimum, found.threshold) == (1, 24, 4, 4)
     assert load(found.to_toml(), tmp_path) == found
-    assert (load(toml, tmp_path).shield.colluders, load(toml, tmp_path).shield.bits) == (0, 32)
+    assert (load(toml, tmp_path).shield.colluders, load(toml, tmp_path).shield.bits) == (0, None)
 
 
 def test_a_run_of_24_bits_that_withstands_a_colluder_is_resumed_from_its_folder(tmp_path: Path) -> None:
@@ -119,9 +119,22 @@ def test_a_key_that_is_wrong_is_named_with_its_remedy(toml: str, old: str, new: 
         ('[protection]\nkind = "plain"\ncolluders = 1', "protection.colluders", "withstands no colluding client"),
         ('[protection]\nkind = "ckks-unmasked"\ncolluders = 1', "protection.colluders", "withstands no colluding"),
         ("[protection]\nbits = 20", "protection.bits", "impossible value 20. Write bits = 16, 24 or 32"),
+        ("[protection]\nbits = 40", "protection.bits", "impossible value 40. Write bits = 16, 24 or 32"),
         ('[protection]\nbits = "24"', "protection.bits", "expected a whole number"),
-        ('[protection]\nkind = "ckks"\nbits = 24', "protection.bits", "ciphertexts of fixed width"),
-        ('[protection]\nkind = "ckks"\nbound = 1e-6', "protection.bound", "Write bound = 7.66e-06"),
+        (
+            '[protection]\nkind = "ckks"\nbits = 24',
+            "protection.bits",
+            "impossible value 24. Write bits = 32, 40, 48 or",
+        ),
+        ('[protection]\nkind = "ckks"\nprecision = -1', "protection.precision", "impossible value -1"),
+        ('[protection]\nkind = "ckks"\nprecision = "fine"', "protection.precision", "expected a number"),
+        (
+            '[protection]\nkind = "ckks"\nprecision = 1e-9',
+            "protection.precision",
+            "is finer than CKKS has for 5 updates",
+        ),
+        ('[protection]\nkind = "ckks"\nkey_rounds = 2.5', "protection.key_rounds", "expected a whole number"),
+        ('[protection]\nkind = "ckks"\nprofile = 3', "protection.profile", "expected text in quotes"),
         ("[weights]\nhospital-6 = 0.5", "weights.hospital-6", "no such client"),
         ("[weights]\nhospital-1 = 1.5", "weights.hospital-1", "not above 0 and at most 1"),
         ("[weights]\nhospital-1 = 0", "weights.hospital-1", "not above 0 and at most 1"),

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from protocols.degree import Sparse
 from securefl.errors import BadJob
 from securefl.job import checked
-from securefl.job.shield import check_encoding, check_rules
+from securefl.job.shield import check_encoding, check_key_rounds, check_rules
 from securefl.protection import CKKS, CKKSUnmasked, Plain, Protection, SecAgg
 
 VALUE = re.compile(
@@ -69,12 +69,14 @@ def test_the_named_number_of_colluders_is_the_largest(shield: Protection, client
     st.sampled_from([Plain, SecAgg, CKKS]),
     st.floats(1e-9, 1e9),
     st.integers(3, 10**8),
-    st.sampled_from([16, 24, 32]),
+    st.data(),
 )
 def test_a_sum_that_does_not_fit_is_refused_and_the_named_values_fit(
-    kind: type[Protection], bound: float, clients: int, bits: int
+    kind: type[Protection], bound: float, clients: int, data: st.DataObject
 ) -> None:
-    shield = kind(bound=bound, bits=32 if kind.sealed else bits)
+    bits = data.draw(st.none() | st.sampled_from([32, 40, 48, 54] if kind.sealed else [16, 24, 32]))
+    precision = data.draw(st.none() | st.floats(1e-9, 1e3)) if kind.sealed and bits is None else None
+    shield = kind(bound=bound, bits=bits, precision=precision)
     try:
         check_encoding(shield, clients)
     except BadJob as error:
@@ -88,7 +90,10 @@ def test_a_sum_that_does_not_fit_is_refused_and_the_named_values_fit(
         (SecAgg(bits=16), 128, "bits", "Write bits = 24, or name at most 127 clients"),
         (SecAgg(bits=16, bound=6.0), 100, "bits", "Write bits = 24, or write bound = 5.05, or name at most 85 clients"),
         (SecAgg(bits=24), 10**5, "bits", "Write bits = 32, or name at most 32640 clients"),
-        (CKKS(bound=1e-6), 5, "bound", "Write bound = 7.66e-06"),
+        (CKKS(bits=32), 1000, "bits", "Write bits = 40, or name at most 254 clients"),
+        (CKKS(bits=54), 10**6, "bits", "Name at most 522247 clients"),
+        (CKKS(), 10**6, "bound", "Name at most 522247 clients"),
+        (CKKSUnmasked(precision=1e-5), 10**4, "precision", "Write bound = 6.44, or name at most 8191 clients"),
     ],
 )
 def test_the_nearest_width_bound_and_number_of_clients_are_named(
@@ -98,6 +103,21 @@ def test_the_nearest_width_bound_and_number_of_clients_are_named(
         check_encoding(shield, clients)
     assert caught.value.key == f"protection.{key}"
     assert caught.value.remedy == words
+
+
+@given(st.sampled_from([CKKS, CKKSUnmasked]), st.integers(3, 3000), st.integers(1, 3000))
+def test_more_key_rounds_than_are_safe_are_refused_with_the_most_that_are_allowed(
+    kind: type[Protection], clients: int, asked: int
+) -> None:
+    most = max(1, 1024 // clients)
+    if asked <= most:
+        return check_key_rounds(kind(key_rounds=asked), clients)
+    with pytest.raises(BadJob) as caught:
+        check_key_rounds(kind(key_rounds=asked), clients)
+    assert caught.value.key == "protection.key_rounds"
+    assert caught.value.remedy == f"Write at most {most}, or leave the key out"
+    check_key_rounds(kind(key_rounds=most), clients)
+    check_key_rounds(kind(), clients)
 
 
 def job(clients: int, **shield: object) -> dict[str, object]:

@@ -52,6 +52,7 @@ def test_the_ranges_are_the_published_ones() -> None:
 
 
 def test_declared_weights_follow_declared_rows() -> None:
+    assert PILOT.rows == breast_cancer.ROWS
     assert PILOT.weights == tuple(round(rows / max(breast_cancer.ROWS), 2) for rows in breast_cancer.ROWS)
 
 

@@ -60,6 +60,7 @@ def test_rows_with_missing_values_in_used_columns_are_left_out(tmp_path: Path) -
 
 
 def test_declared_weights_follow_declared_rows() -> None:
+    assert PILOT.rows == heart.ROWS
     assert PILOT.weights == tuple(round(rows / max(heart.ROWS), 2) for rows in heart.ROWS)
 
 

@@ -33,6 +33,7 @@ def test_a_pilot_is_consistent(name: str) -> None:
     assert len(set(pilot.clients)) == len(pilot.clients) == len(pilot.weights) >= 3
     assert all(0 < weight <= 1 for weight in pilot.weights)
     assert max(pilot.weights) == 1
+    assert len(pilot.rows) == len(pilot.clients) and min(pilot.rows) > 0
     assert isinstance(pilot.private.mechanism, DPSGD)
     assert isinstance(pilot.public.mechanism, SGD)
     assert pilot.hazards and pilot.source and len(pilot.classes) == 2
