@@ -38,7 +38,7 @@ def new_key(announced: Announcement, roster: Roster, needed: int, exchange: Exch
     )
     everyone = sorted(announced.plan.clients)
     session = key_setup(run, announced.plan.digest(), roster, number)
-    return drive(KeyDelivery(roster, session, requests, everyone, everyone, needed), exchange)
+    return drive(KeyDelivery(roster, session, requests, everyone, everyone, needed, needed), exchange)
 
 
 def share_key(

@@ -41,7 +41,9 @@ class Facts(Struct, frozen=True):
 
     def __str__(self) -> str:
         size = f"{self.bytes_per_parameter:.4g} bytes a parameter each way"
-        exact = f"steps of {self.step:.2g}, which put the mean off by {self.error:.1g} (standard deviation) at most"
+        exact = (
+            f"steps of {self.step:.2g}, which put the mean off by {1.05 * self.error:.1e} (standard deviation) at most"
+        )
         room = f"at this step, room for {self.clients} clients"
         if self.degree is None:
             return f"fixed point in {self.bits} bits: {size}; {exact}; {room}"

@@ -138,8 +138,8 @@ class CKKS(Protection, frozen=True, kw_only=True):
 
     **Guarantee** (assuming RLWE): the server alone learns no update, and of sum and model what clients answer: the
     accuracy, and whether a sum that it may have changed gives the same model as the others' or none, once a round and
-    client. Together with
-    key-holding clients, at most n_C = ``colluders``, it learns what it would learn under ``SecAgg``.
+    client. Together with key-holding clients, at most n_C = ``colluders``, it learns what it would learn under
+    ``SecAgg``.
     """
 
     kind: ClassVar[Kind] = "ckks"

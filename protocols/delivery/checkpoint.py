@@ -63,13 +63,15 @@ class ModelDelivery:
         return self._hand_out() if self._checkpoint else self._ask_giver()
 
     def advance(self, replies: Replies) -> Messages:
-        collect(replies, self._exchange, self.faults)
+        faults: dict[ClientId, str] = {}
+        collect(replies, self._exchange, faults)
+        self.faults |= faults
         if self._exchange.step is Step.SEAL_MODEL:
             self._checkpoint = self._sealed()
             return self._hand_out() if self._checkpoint else self._ask_giver()
         installed = {name for name, reply in self._exchange.replies.items() if reply.parts[0] == self._wanted.tag}
         self._holders |= installed
-        if installed or not self._exchange.asked & self.faults.keys():
+        if installed or not faults:
             return {}
         self._checkpoint = None  # who answered could not use it: it may be none
         return self._ask_giver()

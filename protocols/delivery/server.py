@@ -13,10 +13,13 @@ from protocols.base import ClientId, Messages, Replies
 from protocols.delivery.client import extracts_by_receiver
 from protocols.delivery.messages import Package
 from protocols.errors import MalformedMessage, RoundAborted
+from protocols.primitives import KEY_BYTES, AgreementKey
 from protocols.wire import Message, encode
 
 # A package for one receiver, with the names in it.
 _PACKAGE_BYTES = 4096
+# With a key of low order every key agrees on nothing, so that one which hides nothing is enough to find out.
+_PROBE = AgreementKey(bytes(KEY_BYTES))
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Requests:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What the last giver gave, and the signed replies of those who hold it now."""
+    """What the most clients were given by one giver, the later of equals, and their signed replies."""
 
     about: bytes
     replies: Mapping[ClientId, Envelope]
@@ -57,11 +60,15 @@ class Asked:
         reply.open(self.roster, self.session, self.step, sender)
         if self.step is not Step.GIVE_KEY and len(reply.parts) != 1:
             raise MalformedMessage(f"{sender} answered with {len(reply.parts)} parts")
+        if self.step is Step.JOIN:  # one that nobody can seal to would make every honest giver refuse
+            _PROBE.agree(reply.parts[0])
         self.replies[sender] = reply
 
 
 class KeyDelivery:
-    """One delivery of a CKKS key. Givers are asked in turn until ``needed`` receivers hold what one of them gave."""
+    """One delivery of a CKKS key. Givers are asked in turn until ``needed`` receivers hold what one of them gave, or
+    all who joined; none is asked if fewer than ``least`` join.
+    """
 
     def __init__(
         self,
@@ -71,12 +78,14 @@ class KeyDelivery:
         receivers: Sequence[ClientId],
         givers: Sequence[ClientId],
         needed: int,
+        least: int = 1,
     ) -> None:
         self._roster = roster
         self._session = session
         self._requests = requests
         self._givers = list(givers)
         self._needed = needed
+        self._least = least
         self._joined: dict[ClientId, Envelope] = {}
         self._about = b""
         self._best = Delivered(b"", {}, {})
@@ -91,7 +100,7 @@ class KeyDelivery:
         match self._exchange.step:
             case Step.JOIN:
                 self._joined = dict(sorted(self._exchange.replies.items()))
-                return self._ask_giver() if self._joined else {}
+                return self._ask_giver() if len(self._joined) >= self._least else {}
             case Step.GIVE_KEY:
                 given = next(iter(self._exchange.replies.values()), None)
                 return self._hand_out(given) if given else self._ask_giver()

@@ -39,7 +39,7 @@ _UNCOMPRESSED, _ZSTANDARD = 0, 2
 # Two bits a coefficient: 0, 1 and 2 stand for 0, 1 and -1.
 _PACKED_SECRET_BYTES = DEGREE // 4
 # Of a fair ternary draw two thirds are not zero; as far off as this is a chance below 2**-100.
-_FEWEST_NONZERO, _MOST_NONZERO = DEGREE * 3 // 5, DEGREE * 3 // 4
+_FEWEST_NONZERO, _MOST_NONZERO = DEGREE * 9 // 16, DEGREE * 3 // 4
 # What one worker is given: a chunk of the keystream that ``a`` comes from.
 _BLOCK = CHUNK_BYTES // 8
 # What is worked on at a time within it.

@@ -25,6 +25,7 @@ _BATCH = 32
 _NARROW = 1 << 48
 # After so many stages of the inverse, whose sums double at each, everything is reduced.
 _STAGES_UNREDUCED = 3
+_MOST_BASES = 200
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Transform:
         return values
 
     def inverse(self, values: RingVector) -> Integers:
-        """The coefficients, centred around zero, behind values below p."""
+        """The coefficients behind values below p, within +-p/2 of zero, give or take a few hundred."""
         coefficients = np.empty(len(values), np.int64)
         for source, target in self._batches(values.view(np.int64), coefficients):
             target[:] = self._interpolate(source.T.copy()).T
@@ -104,7 +105,7 @@ class Transform:
         return product if self.prime < _NARROW else self._reduce(product)
 
     def _reduce(self, values: Integers) -> Integers:
-        """Bring values within +-64 p to within +-p/2 of zero, in place; nothing rounds to the wrong side of a half."""
+        """Bring values within +-64 p to within +-p/2 of zero, in place; close to a half, by a few hundred more."""
         values -= np.rint(values * (1 / self.prime)).astype(np.int64) * self.prime
         return values
 
@@ -112,17 +113,22 @@ class Transform:
 @cache
 def transform(degree: int, prime: int) -> Transform:
     """The transform, with its tables made once a process. Raises ``ConfigurationError`` where there is none."""
-    if degree < 2 or degree & (degree - 1) or prime % (2 * degree) != 1 or prime >= 1 << 54:
+    if degree < 2 or degree & (degree - 1) or prime % (2 * degree) != 1 or not 2 * degree < prime < 1 << 54:
         raise ConfigurationError(f"there is no transform of degree {degree} modulo {prime} here")
     root = _least_root(degree, prime)
+    if root is None:
+        raise ConfigurationError(f"{prime} is no prime: there is no transform modulo it")
     forward, inverse = (_powers(base, degree, prime) for base in (root, pow(root, -1, prime)))
     return Transform(degree, prime, forward, inverse, _factors([pow(degree, -1, prime)], prime))
 
 
-def _least_root(degree: int, prime: int) -> int:
-    """The least 2N-th root of unity with root**N = -1: the one that SEAL takes."""
-    candidates = (pow(base, (prime - 1) // (2 * degree), prime) for base in range(2, prime))
-    root = next(value for value in candidates if pow(value, degree, prime) == prime - 1)
+def _least_root(degree: int, prime: int) -> int | None:
+    """The least 2N-th root of unity with root**N = -1: the one that SEAL takes. None where nothing looks like one."""
+    # Modulo a prime every second base gives one.
+    candidates = (pow(base, (prime - 1) // (2 * degree), prime) for base in range(2, _MOST_BASES))
+    root = next((value for value in candidates if pow(value, degree, prime) == prime - 1), None)
+    if root is None:
+        return None
     square, least = root * root % prime, root
     for _ in range(degree - 1):
         root = root * square % prime

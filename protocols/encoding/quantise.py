@@ -27,7 +27,7 @@ def toss(length: int, random: Random) -> RingVector:
 def stochastic_round(values: Floats, bound: float, factor: float, coins: RingVector) -> NDArray[np.int64]:
     """``factor`` times the values, cut off at the bound, rounded up with the probability of the fraction lost.
 
-    Unbiased to 2**-32 of a step; variance at most a quarter of a step squared.
+    Unbiased to 2**-25 of a step for up to 2**28 levels; variance at most a quarter of a step squared.
     """
     scaled = values.astype(np.float64)
     # In float64: a bound that is rounded up to float32 is more than there may be room for.

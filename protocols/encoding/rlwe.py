@@ -42,6 +42,8 @@ _ENOUGH_LEVELS = 1 << 28
 # sums of honest inputs: of one off the grid, rounding then says something about the noise with chance 2**-10 only.
 _WIDE = 48
 _MARGIN = 1 << 10
+# Beyond these, parameters are a mistake, and floats might overflow.
+_LARGEST_COUNT, _LARGEST_SIZE = 1 << 48, 2.0**100
 
 
 class CKKSParameters(Struct, frozen=True):
@@ -66,7 +68,8 @@ class CKKSParameters(Struct, frozen=True):
     degree: int = DEGREE
 
     def __post_init__(self) -> None:
-        if self.dimension < 1 or self.clients < 1 or not 0 < self.bound < math.inf or not 0 <= self.noise < math.inf:
+        counted = 1 <= self.dimension <= _LARGEST_COUNT and 1 <= self.clients <= _LARGEST_COUNT
+        if not (counted and 1 / _LARGEST_SIZE <= self.bound <= _LARGEST_SIZE and 0 <= self.noise <= _LARGEST_SIZE):
             raise ConfigurationError("dimension, clients and bound must be positive and finite, noise from 0, finite")
         if self.bits not in PRIMES or self.degree != DEGREE:
             widths = ", ".join(map(str, PRIMES))
@@ -89,7 +92,7 @@ class CKKSParameters(Struct, frozen=True):
     @property
     def levels(self) -> float:
         """Encodable values a unit; 0 if not even one fits."""
-        levels = 2.0 ** math.floor(log2(_ENOUGH_LEVELS / self.bound))
+        levels = math.ldexp(1.0, math.frexp(_ENOUGH_LEVELS / self.bound)[1] - 1)
         while levels * self.bound >= FEWEST_LEVELS and self._fits(levels) < self._least_spacing:
             levels /= 2
         return levels if levels * self.bound >= FEWEST_LEVELS else 0.0
@@ -196,7 +199,7 @@ def narrowest(dimension: int, bound: float, clients: int, precision: float | Non
         return found
     raise ConfigurationError(
         f"a precision of {precision:g} is finer than CKKS has for {clients} updates within {bound:g}: "
-        f"the finest step is {found.step:.3g}"
+        f"ask for {1.01 * found.step:.3g} at the finest"
     )
 
 
@@ -224,7 +227,7 @@ def a_masks(parameters: CKKSParameters, uploads: Sequence[Upload]) -> list[Mask]
 def multiply(left: RingVector, right: RingVector, prime: int) -> RingVector:
     """left * right mod ``prime``, elementwise, for reduced vectors and a prime below 2**54.
 
-    The float64 quotient is off by less than 8, so the wrapped 64-bit remainder is within 8 * 2**54 < 2**63 of zero
+    The float64 quotient is off by less than 9, so the wrapped 64-bit remainder is within 9 * 2**54 < 2**63 of zero
     and its sign is right. A short ``right`` is divided once for all rows of ``left``.
     """
     quotient = (left.astype(np.float64) * (right.astype(np.float64) / prime)).astype(np.uint64)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefl.errors import BadJob
 from securefl.job.file import closest, remedy
-from securefl.job.shield import check_encoding, check_graph, check_key_rounds, check_kind, check_precision, check_rules
+from securefl.job.shield import check_encoding, check_graph, check_key_rounds, check_kind, check_rules
 
 if TYPE_CHECKING:
     from securefl.job import Job
@@ -25,9 +25,8 @@ def check(job: Job) -> None:
     check_graph(job)
     _check_cohort(job)
     check_rules(job.shield, len(job.clients))
-    check_encoding(job.shield, len(job.clients))
+    check_encoding(job.shield, len(job.clients), job.noise, job.protection.profile)
     _check_weights(job)
-    check_precision(job)
     check_key_rounds(job.shield, len(job.clients))
     _check_silences(job)
 

@@ -58,7 +58,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "protection.profile": 'Write profile = "standard", or "compact" for as few bytes as the updates\' noise allows',
     "protection.precision": "Write the largest step that may lie between two values of an update, for example "
     "precision = 1e-4",
-    "protection.key_rounds": "Write how many sums one CKKS key decrypts, for example key_rounds = 20",
+    "protection.key_rounds": "Write how many sums one CKKS key decrypts, at least 1, for example key_rounds = 1",
     "protection.corrupt": "Write the fraction of clients that may deviate, for example corrupt = 0.1",
     "protection.dropout": "Write the fraction of clients that may leave in a round, for example dropout = 0.1",
     "weights": "Write a number above 0 and at most 1 for each client that is named, for example hospital-1 = 0.5",

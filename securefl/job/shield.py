@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -19,8 +19,8 @@ from securefl.protection import KINDS, Protection
 if TYPE_CHECKING:
     from securefl.job import Job
 
-# Sixteenths of an octave, nearest first: scales are powers of two, so within an octave all is seen; CKKS may need more.
-_FACTORS: Final = tuple(2 ** (step / 16) for step in sorted(range(-16, 640), key=abs))
+# Sixteenths of an octave, nearest first: scales are powers of two, so that a coarser look might miss one.
+_FACTORS: Final = tuple(2 ** (step / 16) for step in sorted(range(-640, 17), key=abs))
 
 
 def check_kind(job: Job) -> None:
@@ -37,23 +37,9 @@ def check_kind(job: Job) -> None:
             raise BadJob(f"protection.{key}", problem, 'Leave the key out, or write kind = "ckks"')
     if not kind.sealed and section.profile != "standard":
         problem = f"{section.profile!r} is a profile of CKKS, and {kind.kind!r} is fixed point"
-        raise BadJob("protection.profile", problem, "Leave the key out, or write bits = 24 or 16 for fewer bytes")
+        raise BadJob("protection.profile", problem, "Leave the key out, and write bits = 24 or 16 for fewer bytes")
     if section.bits is not None and (section.precision is not None or section.profile != "standard"):
         raise BadJob("protection.bits", "a profile or a precision chooses them", "Leave the key out, or the others")
-
-
-def check_precision(job: Job) -> None:
-    """Raises ``BadJob`` where rounding would drown the updates' noise, or nothing says what precision is enough."""
-    if job.protection.profile == "compact" and job.shield.precision is None:
-        problem = "'compact' takes its precision from the updates' noise, and there is none, or a client has no size"
-        raise BadJob("protection.profile", problem, "Write precision = ..., or declare data.sizes for a private job")
-    step = job.shield.parameters(1, len(job.clients)).step
-    if job.noise is not None and step / 2 > job.noise:
-        problem = f"rounding to steps of {step:.2g} is coarser than the noise of an update, {job.noise:.2g}"
-        key = "protection.precision" if job.protection.precision is not None else "protection.bits"
-        raise BadJob(
-            key, problem, f"Write precision = {well_below(job.noise):.2g}" if job.shield.sealed else remedy(key)
-        )
 
 
 def check_graph(job: Job) -> None:
@@ -90,22 +76,41 @@ def check_rules(shield: Protection, clients: int) -> None:
         raise BadJob(key, str(error), _either(nearest, key)) from error
 
 
-def check_encoding(shield: Protection, clients: int) -> None:
-    """Raises ``BadJob`` where a sum of so many updates could wrap, or would be too coarse to be of use."""
+def check_encoding(shield: Protection, clients: int, noise: float | None = None, profile: str = "standard") -> None:
+    """Raises ``BadJob`` where a sum of so many updates could wrap, or rounding would drown the noise in them."""
+    if profile == "compact" and shield.precision is None:
+        problem = "'compact' takes its precision from the updates' noise, and there is none, or a client has no size"
+        raise BadJob("protection.profile", problem, "Write precision = ..., or declare data.sizes for a private job")
     try:
-        shield.parameters(1, clients)
+        _usable(shield, clients, noise)
     except ConfigurationError as error:
-        sealed, chosen = shield.sealed, shield.bits or (0 if shield.sealed else 32)
-        key = "protection.precision" if shield.precision is not None else "protection.bits"
-        key = "protection.bound" if sealed and shield.bits is None and shield.precision is None else key
-        wider = [bits for bits in _widths(type(shield)) if bits > chosen] if chosen else []
-        bounds = [float(f"{shield.bound * factor:.3g}") for factor in _FACTORS]
-        nearest = (
-            _first("write bits = {}", wider, lambda value: replace(shield, bits=value).parameters(1, clients)),
-            _first("write bound = {:g}", bounds, lambda value: replace(shield, bound=value).parameters(1, clients)),
-            _most_clients(shield, clients),
-        )
-        raise BadJob(key, str(error), _either(nearest, key)) from error
+        chosen = "profile" if profile == "compact" else "precision" if shield.precision is not None else "bits"
+        key = f"protection.{'bound' if chosen == 'bits' and shield.bits is None else chosen}"
+        raise BadJob(key, str(error), _either(_remedies(shield, clients, noise), key)) from error
+
+
+def _remedies(shield: Protection, clients: int, noise: float | None) -> Iterator[str | None]:
+    """What else to write: the nearest value of each key with which the rest can stay as it is."""
+
+    def usable(**changes: float | None) -> None:
+        _usable(replace(shield, **changes), clients, noise)
+
+    wider = [bits for bits in _widths(type(shield)) if bits > (shield.bits or 0)] if shield.precision is None else []
+    yield _first("write bits = {}", wider, lambda value: usable(bits=int(value)))
+    if shield.sealed and (shield.precision is not None or shield.bits is not None) and noise is not None:
+        instead = "" if shield.bits is None else " in place of bits"
+        finest = [float(f"{well_below(noise) * 2**octave:.2g}") for octave in range(6)]
+        yield _first(f"write precision = {{:g}}{instead}", finest, lambda value: usable(bits=None, precision=value))
+    bounds = [float(f"{shield.bound * factor:.3g}") for factor in _FACTORS]
+    yield _first("write bound = {:g}", bounds, lambda value: usable(bound=value))
+    yield _most_clients(shield, clients, noise)
+
+
+def _usable(shield: Protection, clients: int, noise: float | None) -> None:
+    """Raises ``ConfigurationError`` for an encoding that cannot be, or is too coarse for updates with so much noise."""
+    step = shield.parameters(1, clients).step
+    if noise is not None and step / 2 > noise:
+        raise ConfigurationError(f"rounding to steps of {step:.2g} is coarser than the noise of an update, {noise:.2g}")
 
 
 def check_key_rounds(shield: Protection, clients: int) -> None:
@@ -130,12 +135,12 @@ def _rules(shield: Protection, clients: int) -> None:
     shield.rules(clients).threshold_for(clients)
 
 
-def _most_clients(shield: Protection, clients: int) -> str | None:
+def _most_clients(shield: Protection, clients: int, noise: float | None) -> str | None:
     """The largest number of clients below this one that fits, found by halving: fewer always fit better."""
     fits, fails = 2, clients
     while fails - fits > 1:
         middle = (fits + fails) // 2
-        if _works(lambda value: shield.parameters(1, int(value)), middle):
+        if _works(lambda value: _usable(shield, int(value), noise), middle):
             fits = middle
         else:
             fails = middle

@@ -55,7 +55,7 @@ def opened(cohort: Cohort, vector: RingVector, uploads: list[Upload]) -> Values:
 
 
 def without_known_masks(cohort: Cohort, wire: Wire, vector: RingVector) -> RingVector:
-    """The victim's vector less the masks that server and colluder know: its self mask, and the one with the colluder."""
+    """The victim's vector less the masks that server and colluder know: its own one, and that with the colluder."""
     terms, state = cohort.terms, wire.before[Step.INPUT, COLLUDER]._state
     secret = wire.before[Step.INPUT, VICTIM]._state.self_seed  # the server rebuilds it from shares
     mine = pair_mask(terms, state.mask, COLLUDER, VICTIM, state.cohort.advertised[VICTIM].mask_key)
@@ -81,8 +81,8 @@ def unexplained(target: Values, *known: Values) -> float:
 def test_server_and_one_key_holder_open_an_update_without_masks_and_only_the_sum_with_them() -> None:
     """They pool all they have: every message, the key, the colluder's input and session secrets, the opened shares.
 
-    Without masks they read the victim's update to the step of the encoding. With masks, what the key makes of its vector
-    adds nothing to the legitimate sum: R^2 of pure chance is below 25 / DIMENSION but for 6e-7 of all runs.
+    Without masks they read the victim's update to the step of the encoding. With masks, what the key makes of its
+    vector adds nothing to the legitimate sum: R^2 of pure chance is below 25 / DIMENSION but for 6e-7 of all runs.
     """
     bare = make("ckks-unmasked", COUNT, DIMENSION)
     vector, given = upload(bare, clean_run(bare), VICTIM)

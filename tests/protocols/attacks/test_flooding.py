@@ -18,7 +18,7 @@ from protocols.aggregation.messages import Advertised, Envelope, Header, Signed,
 from protocols.aggregation.server import Aggregate
 from protocols.aggregation.session import Step
 from protocols.aggregation.sharing import Keys
-from protocols.base import ClientId
+from protocols.base import ClientId, Map
 from protocols.wire import LARGEST, Message, decode, encode
 from tests.protocols.cohort import Wire, identity, make
 

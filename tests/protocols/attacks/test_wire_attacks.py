@@ -29,7 +29,7 @@ from protocols.aggregation.messages import (
 from protocols.aggregation.server import Aggregate
 from protocols.aggregation.session import Roster, Step
 from protocols.aggregation.stage import CohortKeys
-from protocols.base import ClientId
+from protocols.base import ClientId, Map
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import MalformedMessage
 from protocols.ring import Ring, RingVector

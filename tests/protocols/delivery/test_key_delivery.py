@@ -242,7 +242,6 @@ def test_what_a_receiver_says_is_short(parties: dict[ClientId, Party]) -> None:
     assert all("at most 4096 are honest" in fault for fault in delivered.faults.values())
 
 
-@pytest.mark.xfail(strict=True, reason="the server relays any one-use key, and every honest giver refuses this one")
 @pytest.mark.parametrize("key", [bytes(32), b"short"], ids=["of low order", "too short"])
 def test_one_receiver_whose_key_nobody_can_seal_to_does_not_stop_the_others(
     parties: dict[ClientId, Party], key: bytes

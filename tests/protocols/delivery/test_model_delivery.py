@@ -131,7 +131,6 @@ def test_a_checkpoint_that_one_receiver_could_use_is_kept(clients: dict[ClientId
     assert caught_up.checkpoint is not None and asked(line) == [{"c0"}, BEHIND]
 
 
-@pytest.mark.xfail(strict=True, reason="a fault from an earlier hand-out counts as if it were of the last")
 def test_receivers_that_refused_one_checkpoint_and_hear_nothing_of_the_next_are_silent(
     clients: dict[ClientId, Client],
 ) -> None:
