@@ -49,6 +49,7 @@ PILOT = Pilot(
     hazards=(),
     source="",
     weights=(1.0, 0.5, 0.5),
+    rows=(40, 40, 40),
 )
 
 

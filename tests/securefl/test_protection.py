@@ -112,7 +112,7 @@ def test_without_width_and_precision_ckks_is_finer_than_float32_and_fixed_point_
 
 
 def test_a_precision_that_no_width_keeps_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="ask for 3.01e-08 at the finest"):
+    with pytest.raises(ConfigurationError, match=r"ask for 3\.01e-08 at the finest"):
         CKKS(precision=1e-12).parameters(1, 5)
 
 

@@ -1,6 +1,6 @@
 """Writes the test vectors: ``python -m tests.vectors.generate``. Every random byte is pinned; bytes are in hex.
 
-A change of an existing vector is a change of the protocol (docs/secagg.md, section 13).
+A change of an existing vector is a change of the protocol (docs/secagg.md, section 13, and docs/ckks.md).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from protocols.graph import CohortRules
 from protocols.masking import CHUNK_BYTES, expand
 from protocols.primitives import AgreementKey, Identity, derive, digest, seal
 from protocols.ring import Ring
-from tests.vectors import faults, refusals, transcript
+from tests.vectors import ciphertexts, faults, refusals, strategy, transcript
 from tests.vectors.session import Json, Pinned
 
 FOLDER = Path(__file__).parent
@@ -210,6 +210,8 @@ FILES: dict[str, Callable[[], object]] = {
     "session": transcript.session,
     "refused": refusals.refused,
     "faults": faults.faulty,
+    "ckks": ciphertexts.ciphertexts,
+    "strategy": strategy.steps,
 }
 
 

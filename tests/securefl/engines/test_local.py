@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from protocols.aggregation.messages import InputRequest, KeysRequest, UnmaskRequest
-from protocols.delivery.messages import CatchUpRequest
+from protocols.delivery.messages import SealModelRequest
 from protocols.wire import Message, encode
 from securefl.engines.local import LocalEngine, Silence
 
@@ -24,7 +24,7 @@ ENGINE = LocalEngine({"a": Echo(), "b": Echo()}, [Silence("b", 2, round=3)])
         (UnmaskRequest(()), 3, ["a"]),
         (InputRequest(b"", ()), 2, ["a", "b"]),
         (InputRequest(b"", ()), 4, ["a", "b"]),
-        (CatchUpRequest("run", 3), 3, ["a", "b"]),
+        (SealModelRequest("run", 3, b"key"), 3, ["a", "b"]),
     ],
 )
 def test_a_silent_client_is_silent_from_its_exchange_on_in_its_round_only(
