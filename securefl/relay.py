@@ -44,8 +44,8 @@ class Relay:
         words = {name: reply.parts[0] for name, reply in delivered.replies.items()}
         word, count = Counter(words.values()).most_common(1)[0] if words else (b"", 0)
         if count < enough:
-            lost = named(delivered.faults)
-            raise RoundFailed(f"only {count} clients received the CKKS key, {enough} are needed: {lost}")
+            found = f"{delivered.joined} clients joined and {count} hold one CKKS key and model, {enough} are needed"
+            raise RoundFailed(f"{found}: {named(delivered.faults)}. The run goes on when more are back.")
         held = KeyReceived.decoded(word)
         agreed = tuple(reply for name, reply in delivered.replies.items() if words[name] == word)
         behind = tuple(name for name in plan.clients if words.get(name) != word)

@@ -34,11 +34,12 @@ class Requests:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What the most clients were given by one giver, the later of equals, and their signed replies."""
+    """What the most clients were given by one giver, the later of equals, and their signed replies; how many joined."""
 
     about: bytes
     replies: Mapping[ClientId, Envelope]
     faults: dict[ClientId, str]
+    joined: int = 0
 
 
 @dataclass
@@ -111,7 +112,7 @@ class KeyDelivery:
 
     @property
     def result(self) -> Delivered:
-        return Delivered(self._best.about, self._best.replies, self.faults)
+        return Delivered(self._best.about, self._best.replies, self.faults, len(self._joined))
 
     def _ask_giver(self) -> Messages:
         if not self._givers and self._best.replies:  # some hold it: the caller decides whether they are enough

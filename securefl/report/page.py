@@ -9,7 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from securefl import precision as encoding
 from securefl.privacy.mechanism import DPSGD
+from securefl.protection import parameters
 from securefl.records import RoundRecord
 from securefl.report import plots
 from securefl.report.facts import Facts
@@ -54,6 +56,7 @@ def html(facts: Facts) -> str:
         epsilons=_epsilons(facts),
         weights=dict(zip(facts.plan.clients, facts.plan.weights, strict=True)),
         software=_versions(),
+        encoding=str(encoding.facts(parameters(facts.plan))),
     )
 
 

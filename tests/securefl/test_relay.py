@@ -126,7 +126,7 @@ def test_too_few_for_a_new_key_leave_everybody_with_the_old_one_and_the_run_goes
     coordinator, owners = begun()
     coordinator.round(direct(owners))
     before = keys(owners)
-    with pytest.raises(RoundFailed, match="2 clients received the CKKS key, 4 are needed"):
+    with pytest.raises(RoundFailed, match="2 clients joined and 0 hold one CKKS key and model, 4 are needed"):
         coordinator.round(direct(owners[:2]))
     assert keys(owners) == before
     assert coordinator.round(direct(owners)).contributors == NAMES

@@ -266,3 +266,22 @@ def test_four_hospitals_reach_the_published_pooled_accuracy(tmp_path: Path, cell
     list(run.rounds())
     summary = run.finish()
     assert summary.accuracy is not None and summary.accuracy >= 0.79
+
+
+@pytest.mark.parametrize("cell", ["ckks", "ckks-unmasked"])
+def test_a_key_lies_in_its_clients_own_store_and_nowhere_else(tmp_path: Path, cell: str) -> None:
+    """Not in logs, reports, transcripts or the server's files; and only its owner may read where it lies."""
+    run = Run.create(demo(cell), tmp_path / "run")
+    list(run.rounds())
+    run.finish()
+    places = {client.name: tmp_path / "run" / "clients" / client.name / "store.sqlite" for client in run._clients}
+    keys = {client._keyholder(run._server.run)._held.record.key for client in run._clients}
+    assert len(keys) == 1
+    (key,) = keys
+    for needle in (key[:64], key[512:576], key[-32:]):
+        holders = {path for path in (tmp_path / "run").rglob("*") if path.is_file() and needle in path.read_bytes()}
+        assert holders == set(places.values())
+    for path in places.values():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for client in run._clients:
+        assert client.errors == [] and key[:16].hex() not in repr(vars(client))
