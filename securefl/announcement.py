@@ -7,6 +7,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from protocols.aggregation.messages import Envelope
 from protocols.aggregation.session import Context, Roster, Terms
 from protocols.errors import MalformedMessage
 from protocols.primitives import digest
@@ -18,7 +19,8 @@ from securefl.plan import Plan
 class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One attempt at one round. ``model``: float32, little-endian; empty where the server cannot read it.
 
-    ``tag``: what the model is called in the session id; ``key_id``: the CKKS key, empty in fixed point.
+    ``tag``: what the model is called in the session id; ``key_id``: the CKKS key, empty in fixed point. ``evidence``:
+    in the first round under a new key, the clients' signed words for it.
     """
 
     run: str
@@ -28,6 +30,7 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     model: bytes
     tag: bytes
     key_id: bytes = b""
+    evidence: tuple[Envelope, ...] = ()
 
     def encoded(self) -> bytes:
         return msgspec.msgpack.encode(self)

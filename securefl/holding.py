@@ -13,7 +13,8 @@ from securefl.store import Store
 class Record(Struct, frozen=True, array_like=True):
     """``key``: the package in use; ``next_key``: one that was handed out and is not in use yet. ``round``: whose model
     this client holds. ``asked``: hash of the one sum of the next round that it decrypts. ``sums``: how many it
-    decrypted under ``key``. ``reply``: what it answered to the last one.
+    decrypted under ``key``. ``reply``: what it answered to the last one. ``retired``: ids of keys that were in use
+    before; none of them ever is again, or its count of sums would begin anew.
     """
 
     plan: bytes
@@ -23,6 +24,7 @@ class Record(Struct, frozen=True, array_like=True):
     asked: bytes = b""
     next_key: bytes = b""
     sums: int = 0
+    retired: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         return f"Record(round={self.round})"  # the packages are secret

@@ -112,6 +112,8 @@ class KeyHolder:
         key = CKKSKey.from_bytes(secret)
         if key.key_id != package.about:
             raise Inconsistent("the package holds another key than it says")
+        if not self._held.empty and key.key_id in self._held.record.retired:
+            raise Inconsistent("the package holds a key that was replaced before")
         if self._held.empty:
             self._held.write(Record(self._plan.digest(), secret), self._first_model())
         elif secret != self._held.record.key:
@@ -122,12 +124,15 @@ class KeyHolder:
 
     def key_for(self, announced: Announcement) -> CKKSKey:
         """The key of the announced round. Raises ``Behind`` unless the round builds on this client's key and model,
-        ``Refused`` if that key has decrypted as many sums as it may.
+        ``Refused`` if that key has decrypted as many sums as it may, or is a new one that too few have signed for.
         """
         record, key = self._held.record, self._named(announced.key_id)
         if announced.round != record.round + 1 or self._tag(key) != announced.tag:
             raise Behind("this client's model is not the one that the round builds on")
-        if key.to_bytes() == record.key and record.sums >= self._plan.key_rounds:
+        if key.to_bytes() != record.key:
+            # The one in use is given up for it: not on the server's word.
+            self._check_signed(announced.tag, announced.evidence)
+        elif record.sums >= self._plan.key_rounds:
             raise Refused(f"the run's key has decrypted its {record.sums} sums: the server must have a new one made")
         return key
 
@@ -135,7 +140,8 @@ class KeyHolder:
         """From now on use this key, and no longer the one before."""
         record, package = self._held.record, key.to_bytes()
         if package != record.key:
-            self._held.write(replace(record, key=package, next_key=b"", sums=0))
+            retired = (*record.retired, CKKSKey.from_bytes(record.key).key_id)
+            self._held.write(replace(record, key=package, next_key=b"", sums=0, retired=retired))
         return protection.encoding(self._plan, package, self._work)
 
     def apply(self, request: ApplyRequest) -> bytes:
@@ -201,9 +207,9 @@ class KeyHolder:
         self._check_round(request.round)
         key, model = self._opened(session, request.checkpoint)
         tag = model_tag(key.tag_key, self._run, request.round, model)
-        signers = {sender for reply in request.evidence if (sender := self._signer(reply, tag)) is not None}
-        if len(signers) < protection.binding(self._plan) or len(model) != len(self._held.model):
-            raise Inconsistent(f"{len(signers)} clients signed the tag of the model that was handed over")
+        self._check_signed(tag, request.evidence)
+        if len(model) != len(self._held.model):
+            raise Inconsistent(f"a model of {len(model)} bytes was handed over, this one has {len(self._held.model)}")
         # What was decrypted of the next round stays remembered, unless the model moves on: a catch-up to the round that
         # this client has already must not buy the server another decryption.
         asked = record.asked if request.round == record.round else b""
@@ -219,6 +225,12 @@ class KeyHolder:
             except Forged:
                 continue
         raise Forged("the sealed model does not open under this client's key")
+
+    def _check_signed(self, tag: bytes, evidence: tuple[Envelope, ...]) -> None:
+        """Raise unless enough clients signed that this, computed here from key and model, is the tag of their model."""
+        signers = {sender for reply in evidence if (sender := self._signer(reply, tag)) is not None}
+        if len(signers) < protection.binding(self._plan):
+            raise Inconsistent(f"{len(signers)} clients signed the tag of the model, more are needed")
 
     def _signer(self, reply: Envelope, tag: bytes) -> str | None:
         """Who signed that its model has this tag, by applying a sum or on receiving a key; None for any other tag."""

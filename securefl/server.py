@@ -235,7 +235,17 @@ class Server:
 
     def _announcement(self, number: int = 0) -> Announcement:
         state = self._state
-        return Announcement(state.run, number, state.attempt, self.plan, state.model, state.tag, state.key_id)
+        fresh = bool(state.key_id) and state.round == state.key_round
+        return Announcement(
+            state.run,
+            number,
+            state.attempt,
+            self.plan,
+            state.model,
+            state.tag,
+            state.key_id,
+            state.evidence if fresh else (),
+        )
 
     def _bits(self, dimension: int, clients: int) -> int:
         try:

@@ -238,7 +238,7 @@ def test_a_coefficient_half_way_between_two_whole_numbers_rounds_up_alike() -> N
     c0 = ckks.encrypted([0], [half, -half, half - 1, -half - 1] + [0] * (ckks.N - 4), a, SECRET, found)
     ours = CKKS(CKKSParameters(D, 1.0, 3, 32), CKKSKey.from_bytes(KEY))
     assert ckks.decrypted(c0, [a], SECRET, found).wholes[:4] == [1, 0, 0, -1]
-    assert (ours.decode(np.array(c0, np.uint64), [Upload(SESSION, "a", seed)])[:4] * found.levels).tolist() == [
+    assert (ours.decode(np.array(c0, np.uint64), [Upload(SESSION, "a", seed)])[:4] * float(found.levels)).tolist() == [
         1,
         0,
         0,

@@ -266,7 +266,7 @@ def test_a_model_that_a_minority_signed_is_not_installed() -> None:
     coordinator.round(direct(owners[:4]))
     coordinator._kept.save(evidence=coordinator._state.evidence[:2])
     coordinator.round(direct(owners))
-    assert any("2 clients signed the tag" in error for error in owners[4].errors)
+    assert any("2 clients signed the tag of the model" in error for error in owners[4].errors)
     assert owners[4].model_round(RUN) == 0
 
 

@@ -21,6 +21,7 @@ from protocols.delivery.messages import (
 from protocols.delivery.messages import ShareKeyRequest as Share
 from protocols.wire import decode, encode, kind
 from securefl import CKKS, CKKSUnmasked, Client, Server
+from securefl.deliveries import share_key
 from securefl.engines.local import Silence
 from securefl.errors import RoundFailed
 from securefl.keyholder import KeyHolder
@@ -207,6 +208,41 @@ def test_a_rotation_cannot_be_replayed_to_bring_a_key_back() -> None:
     assert coordinator.round(direct(owners)).contributors == NAMES
 
 
+def test_a_key_that_was_replaced_never_comes_back() -> None:
+    """Else a server could have the count of its sums begin anew, for ever: rotate, hand the old one round, announce it.
+
+    One client that is kept from the rotation still has the old key, and gives it to the others in good faith.
+    """
+    coordinator, owners = begun()
+    coordinator.round(direct(owners))
+    (old,) = keys(owners)
+    coordinator.round(direct(owners[:4]))  # a new key; eve is not asked
+    (new,) = keys(owners[:4])
+    assert old in keys(owners[4:]) and old != new
+    coordinator._kept.save(key_id=old, behind=NAMES[:4], evidence=())
+    announced, roster = coordinator._announcement(2), coordinator._known_roster()
+    shared = share_key(announced, roster, ["eve"], NAMES[:4], direct(owners))
+    assert shared.replies == {}
+    assert all("the package holds a key that was replaced before" in owner.errors for owner in owners[:4])
+
+
+def test_a_key_is_taken_up_when_enough_have_signed_for_it_and_not_on_the_servers_word() -> None:
+    """The one in use is erased for it: a server could leave every client with another key."""
+    coordinator, owners = begun()
+    coordinator.round(direct(owners))
+    (old,) = keys(owners)
+    coordinator._relay.key(direct(owners))
+    evidence = coordinator._state.evidence
+    for few in ((), evidence[:2]):
+        coordinator._kept.save(evidence=few)
+        with pytest.raises(RoundFailed, match="refused: protocol"):
+            coordinator.round(direct(owners))
+        assert keys(owners) == {old}
+    coordinator._kept.save(evidence=evidence)
+    assert coordinator.round(direct(owners)).contributors == NAMES
+    assert old not in keys(owners)
+
+
 # ---- clients that come later
 
 
@@ -321,7 +357,7 @@ def test_a_bad_checkpoint_is_followed_by_another_clients() -> None:
     team = [Spoiling(), *owners[1:]]
     assert "eve" in coordinator.round(watched(direct(team), seen)).contributors  # type: ignore[arg-type]
     assert seen.count(SealModelRequest.KIND) == 2
-    assert "0 clients signed the tag of the model that was handed over" in owners[4].errors
+    assert "0 clients signed the tag of the model, more are needed" in owners[4].errors
 
 
 # ---- a sum that nobody can decrypt
