@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import ApplyRequest, KeysRequest, Refusal
+from protocols.aggregation.messages import ApplyRequest, DecryptRequest, KeysRequest, Refusal
 from protocols.aggregation.session import Roster
 from protocols.aggregation.states import Contribution
 from protocols.base import Random
@@ -150,7 +150,9 @@ class Client:
             case ReceiveKeyRequest.KIND:
                 return self._keyholder((receiving := decode(request, ReceiveKeyRequest)).run).receive_key(receiving)
             case ApplyRequest.KIND:
-                return self._keyholder((applying := decode(request, ApplyRequest)).run).apply(applying)
+                return self._keyholder((applying := decode(request, ApplyRequest)).run).agree(applying)
+            case DecryptRequest.KIND:
+                return self._keyholder((opening := decode(request, DecryptRequest)).run).decrypt(opening)
             case ShareKeyRequest.KIND:
                 return self._keyholder((sharing := decode(request, ShareKeyRequest)).run).share_key(sharing)
             case SealModelRequest.KIND:

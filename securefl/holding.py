@@ -12,14 +12,15 @@ from securefl.store import Store
 
 class Record(Struct, frozen=True, array_like=True):
     """``key``: the package in use; ``next_key``: one that was handed out and is not in use yet. ``round``: whose model
-    this client holds. ``asked``: hash of the one sum of the next round that it decrypts. ``sums``: how many it
-    decrypted under ``key``. ``reply``: what it answered to the last one. ``retired``: ids of keys that were in use
-    before; none of them ever is again, or its count of sums would begin anew.
+    this client holds; ``agreed`` and ``reply``: its two answers about the sum that led to it. ``asked``: hash of the
+    one sum of the next round that it decrypts. ``sums``: how many it agreed to decrypt under ``key``. ``retired``: ids
+    of keys that were in use before; none of them ever is again, or its count of sums would begin anew.
     """
 
     plan: bytes
     key: bytes
     round: int = 0
+    agreed: bytes = b""
     reply: bytes = b""
     asked: bytes = b""
     next_key: bytes = b""

@@ -10,10 +10,9 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from protocols.aggregation.apply import Applied, model_tag, verified_sum
-from protocols.aggregation.messages import ApplyRequest, Envelope, Header, envelope
-from protocols.aggregation.session import Roster, Step
-from protocols.aggregation.verify import read
+from protocols.aggregation.apply import Applied, check_agreed, model_tag, sum_digest, verified_sum
+from protocols.aggregation.messages import ApplyRequest, DecryptRequest, Envelope, Header, envelope
+from protocols.aggregation.session import Roster, Step, Terms
 from protocols.base import Random
 from protocols.delivery.client import give, join, open_model, receive, seal_model
 from protocols.delivery.messages import (
@@ -29,12 +28,13 @@ from protocols.encoding import Encoding
 from protocols.encoding.ckks import CKKSKey
 from protocols.errors import Behind, DecryptionFailed, Forged, Inconsistent
 from protocols.masking import Work
-from protocols.primitives import AgreementKey, Identity, digest
+from protocols.primitives import AgreementKey, Identity
 from protocols.wire import encode
 from securefl import protection
 from securefl.announcement import Announcement, KeyReceived, terms
 from securefl.data import Dataset
 from securefl.errors import Refused
+from securefl.evidence import check_signed
 from securefl.holding import Holding, Record
 from securefl.plan import Plan
 from securefl.store import Store
@@ -70,6 +70,7 @@ class KeyHolder:
         self._random = random
         self._work = work
         self._one_use: AgreementKey | None = None
+        self._handed: ApplyRequest | None = None
         self._held = Holding(store, run, plan.digest())
 
     @property
@@ -131,7 +132,7 @@ class KeyHolder:
             raise Behind("this client's model is not the one that the round builds on")
         if key.to_bytes() != record.key:
             # The one in use is given up for it: not on the server's word.
-            self._check_signed(announced.tag, announced.evidence)
+            check_signed(self._roster, announced.tag, announced.evidence, protection.binding(self._plan))
         elif record.sums >= self._plan.key_rounds:
             raise Refused(f"the run's key has decrypted its {record.sums} sums: the server must have a new one made")
         return key
@@ -144,49 +145,70 @@ class KeyHolder:
             self._held.write(replace(record, key=package, next_key=b"", sums=0, retired=retired))
         return protection.encoding(self._plan, package, self._work)
 
-    def apply(self, request: ApplyRequest) -> bytes:
-        """Decrypt a sum that enough clients agreed to, take the strategy's step, answer with the new model's tag.
+    def agree(self, request: ApplyRequest) -> bytes:
+        """Sign which sum of a round this client was handed, if it is one that enough clients contributed to.
 
-        What is no possible sum voids the round: the model stays, under the new round's number. The same request again
-        gets the same bytes. No other sum of the same round is ever decrypted: whether a sum is in range is an answer
-        too, and a server that could ask often would learn the model from it.
+        No other sum of the same round is ever decrypted, and this one is counted from now on. After the round, whatever
+        is asked about its sum gets the same bytes.
         """
         record = self._held.record
         if request.round == record.round and record.reply:
-            return record.reply
+            return record.agreed
         if request.round != record.round + 1:
             raise Behind(f"the sum is of round {request.round}, this client is at round {record.round}")
-        key = CKKSKey.from_bytes(record.key)
-        tag, attempt = self._tag(key), request.attempt
-        agreed = terms(self._plan, self._roster, self._run, request.round, attempt, tag, key.key_id)
-        packed, uploads = verified_sum(agreed, request)
-        self._remember(digest("apply", encode(request)), request.round)
+        agreed, asked = self._terms(request), sum_digest(request)
+        verified_sum(agreed, request)
+        self._remember(asked, request.round)
+        self._handed = request
+        return self._reply(agreed.session, Step.AGREE, asked)
+
+    def decrypt(self, request: DecryptRequest) -> bytes:
+        """Decrypt the sum that enough clients were handed alike, take the strategy's step, answer with the model's tag.
+
+        What is no possible sum voids the round: the model stays, under the new round's number.
+        """
+        record, handed = self._held.record, self._handed
+        if request.round == record.round and record.reply:
+            return record.reply
+        if handed is None or request.round != handed.round or handed.round != record.round + 1:
+            raise Behind(f"this client was handed no sum of round {request.round} since it started")
+        agreed = self._terms(handed)
+        check_agreed(agreed, handed, request.agreed, protection.binding(self._plan))
+        packed, uploads = verified_sum(agreed, handed)
         start = np.frombuffer(self._held.model, "<f4")
         try:
             total = protection.encoding(self._plan, record.key, self._work).decode(packed, uploads)
         except DecryptionFailed:
-            return self._move(key, request.round, agreed.session, None)
+            return self._move(handed, agreed.session, None)
         moved = federated_average(self._plan, start, total, [upload.sender for upload in uploads])
-        return self._move(key, request.round, agreed.session, moved.tobytes())
+        return self._move(handed, agreed.session, moved.tobytes())
+
+    def _terms(self, request: ApplyRequest) -> Terms:
+        """The session of a sum, from this client's own key and model."""
+        key = CKKSKey.from_bytes(self._held.record.key)
+        run, round, attempt = self._run, request.round, request.attempt
+        return terms(self._plan, self._roster, run, round, attempt, self._tag(key), key.key_id)
 
     def _remember(self, asked: bytes, round: int) -> None:
-        """Count a decryption before it is made."""
+        """Count a decryption before it is agreed to."""
         record = self._held.record
         if record.asked not in (b"", asked):
-            raise Inconsistent(f"another sum of round {round} was decrypted before")
+            raise Inconsistent(f"another sum of round {round} was agreed to before")
         if record.asked == asked:
             return
         if record.sums >= self._plan.key_rounds:
             raise Inconsistent(f"this key has decrypted {record.sums} sums, which is all it may")
         self._held.write(replace(record, asked=asked, sums=record.sums + 1))
 
-    def _move(self, key: CKKSKey, round: int, session: bytes, moved: bytes | None) -> bytes:
-        """Store the model of a round and the answer, together; return the answer."""
-        model = self._held.model if moved is None else moved
-        tag = model_tag(key.tag_key, self._run, round, model)
+    def _move(self, handed: ApplyRequest, session: bytes, moved: bytes | None) -> bytes:
+        """Store the model of a round and the answers about its sum, together; return the second of them."""
+        record, model = self._held.record, self._held.model if moved is None else moved
+        tag = model_tag(CKKSKey.from_bytes(record.key).tag_key, self._run, handed.round, model)
         applied = Applied(tag, None if moved is None else self._accuracy(model), moved is None)
+        agreed = self._reply(session, Step.AGREE, record.asked)
         reply = self._reply(session, Step.APPLY, msgspec.msgpack.encode(applied))
-        self._held.write(replace(self._held.record, round=round, reply=reply, asked=b""), model)
+        self._held.write(replace(record, round=handed.round, agreed=agreed, reply=reply, asked=b""), model)
+        self._handed = None
         return reply
 
     # ---- a missed model
@@ -207,13 +229,13 @@ class KeyHolder:
         self._check_round(request.round)
         key, model = self._opened(session, request.checkpoint)
         tag = model_tag(key.tag_key, self._run, request.round, model)
-        self._check_signed(tag, request.evidence)
+        check_signed(self._roster, tag, request.evidence, protection.binding(self._plan))
         if len(model) != len(self._held.model):
             raise Inconsistent(f"a model of {len(model)} bytes was handed over, this one has {len(self._held.model)}")
         # What was decrypted of the next round stays remembered, unless the model moves on: a catch-up to the round that
         # this client has already must not buy the server another decryption.
         asked = record.asked if request.round == record.round else b""
-        self._held.write(replace(record, round=request.round, reply=b"", asked=asked), model)
+        self._held.write(replace(record, round=request.round, agreed=b"", reply=b"", asked=asked), model)
         self.take_up(key)
         return self._reply(session, Step.INSTALL_MODEL, tag)
 
@@ -225,20 +247,6 @@ class KeyHolder:
             except Forged:
                 continue
         raise Forged("the sealed model does not open under this client's key")
-
-    def _check_signed(self, tag: bytes, evidence: tuple[Envelope, ...]) -> None:
-        """Raise unless enough clients signed that this, computed here from key and model, is the tag of their model."""
-        signers = {sender for reply in evidence if (sender := self._signer(reply, tag)) is not None}
-        if len(signers) < protection.binding(self._plan):
-            raise Inconsistent(f"{len(signers)} clients signed the tag of the model, more are needed")
-
-    def _signer(self, reply: Envelope, tag: bytes) -> str | None:
-        """Who signed that its model has this tag, by applying a sum or on receiving a key; None for any other tag."""
-        header = reply.signed.authenticate(self._roster)
-        step = Step.APPLY if header.step == Step.APPLY else Step.RECEIVE_KEY
-        reply.open(self._roster, header.session, step, header.sender)
-        said = read(reply.parts, Applied) if step is Step.APPLY else read(reply.parts, KeyReceived)
-        return header.sender if said.tag == tag else None
 
     # ---- helpers
 

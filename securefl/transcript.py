@@ -11,6 +11,7 @@ from msgspec import Struct
 from protocols.aggregation.messages import (
     ApplyRequest,
     ConsistencyRequest,
+    DecryptRequest,
     InputRequest,
     KeysRequest,
     Refusal,
@@ -35,7 +36,8 @@ KINDS = {
     InputRequest.KIND: "masked-input",
     ConsistencyRequest.KIND: "consistency",
     UnmaskRequest.KIND: "unmask",
-    ApplyRequest.KIND: "apply",
+    ApplyRequest.KIND: "sum",
+    DecryptRequest.KIND: "apply",
     JoinRequest.KIND: "join",
     MakeKeyRequest.KIND: "make-key",
     ReceiveKeyRequest.KIND: "receive-key",

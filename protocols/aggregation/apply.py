@@ -1,4 +1,5 @@
-"""Exchange 5, where only clients can decode: hand the sum down, collect model tags, commit at t equal ones.
+"""Exchange 5, where only clients can decode: hand the sum down, have it decrypted once enough clients hold the same,
+and commit at enough equal model tags.
 
 The server holds no key. It passes on the sum, and the proof whose sum it is; every client rebuilds what decrypts it.
 """
@@ -6,8 +7,8 @@ The server holds no key. It passes on the sum, and the proof whose sum it is; ev
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -16,8 +17,10 @@ from protocols.aggregation.marks import mark
 from protocols.aggregation.messages import (
     SHORT_REPLY,
     ApplyRequest,
+    DecryptRequest,
     Envelope,
     Header,
+    Signed,
     membership_digest,
     survivors_statement,
 )
@@ -27,7 +30,8 @@ from protocols.aggregation.verify import check_consents, read
 from protocols.base import ClientId, Messages, Replies
 from protocols.encoding import Upload
 from protocols.errors import ConfigurationError, Inconsistent, MalformedMessage, RoundAborted
-from protocols.primitives import authenticate
+from protocols.merkle import tree_of
+from protocols.primitives import authenticate, digest
 from protocols.ring import RingVector
 from protocols.wire import encode
 
@@ -107,6 +111,26 @@ def verified_sum(terms: Terms, request: ApplyRequest) -> tuple[RingVector, tuple
     return terms.layout.ring.unpack(request.total, terms.layout.length), uploads
 
 
+def sum_digest(request: ApplyRequest) -> bytes:
+    """What names one sum with all that belongs to it."""
+    return digest("apply", encode(request))
+
+
+def check_agreed(terms: Terms, request: ApplyRequest, agreed: Sequence[Signed], needed: int) -> None:
+    """Raise unless so many different clients signed that they were handed this very sum.
+
+    Or a server could hand each client another, and read off who answers like whom what no client would tell it.
+    """
+    body, signers = tree_of([sum_digest(request)]).root, set()
+    for signed in agreed:
+        header = signed.open(terms.roster, terms.session, Step.AGREE)
+        if header.body != body:
+            raise Inconsistent(f"{header.sender} was handed another sum")
+        signers.add(header.sender)
+    if len(signers) < needed or len(signers) != len(agreed):
+        raise Inconsistent(f"{len(signers)} clients were handed this sum, {needed} are needed")
+
+
 def _fewest(terms: Terms, request: ApplyRequest) -> tuple[int, int]:
     if list(request.cohort) != sorted(set(request.cohort)) or not set(request.cohort) <= set(terms.roster.keys):
         raise Inconsistent("the sum's cohort is unsorted or names clients outside the roster")
@@ -122,62 +146,101 @@ def _seed(terms: Terms, header: Header) -> bytes:
     return header.seed
 
 
-class ApplyServer:
-    """Asks until enough equal tags settle the model (``CohortRules.binding``), with the same bytes, ``tries`` times."""
+@dataclass
+class _Turn:
+    """One half of exchange 5: who was asked what, and what those answered whose word is to be equal."""
 
-    def __init__(self, terms: Terms, request: ApplyRequest, tries: int = 3) -> None:
-        self.asked = frozenset(terms.roster.keys)
-        self.largest = SHORT_REPLY
-        self._terms = terms
-        self._bytes = encode(request)
-        self._threshold = terms.rules.binding(len(request.cohort), len(terms.roster.keys))
-        self._tries = tries
-        self._replies: dict[ClientId, Envelope] = {}
-        self._applied: dict[ClientId, Applied] = {}
-        self.faults: dict[ClientId, str] = {}
-
-    def open(self) -> Messages:
-        return dict.fromkeys(sorted(self.asked), self._bytes)
-
-    def advance(self, replies: Replies) -> Messages:
-        collect(replies, self, self.faults)
-        self._tries -= 1
-        if self._leading()[1] >= self._threshold:
-            return {}
-        # Who answered is bound to that answer: with everyone heard, asking again cannot change the count.
-        if self._tries == 0 or self.accepted == self.asked:
-            raise RoundAborted(
-                f"{self._leading()[1]} clients agree on the model, {self._threshold} are needed: ask again",
-                self.faults,
-                {name: f"exchange {Step.APPLY:d}" for name in sorted(self.asked - self.accepted)},
-            )
-        return dict.fromkeys(sorted(self.asked - self.accepted), self._bytes)
-
-    @property
-    def result(self) -> Commit:
-        tag, count = self._leading()
-        if count < self._threshold:
-            raise RuntimeError("the round is not committed: drive the session to its end first")
-        agreed = [name for name in sorted(self._applied) if self._applied[name].tag == tag]
-        reported = sorted(a for name in agreed if (a := self._applied[name].accuracy) is not None)
-        evidence = tuple(self._replies[name] for name in agreed)
-        # All who agree hold the same model and test set; the middle report of a majority stands for them.
-        accuracy = reported[len(reported) // 2] if 2 * len(reported) > len(agreed) else None
-        # One model, so one outcome: with n_C colluders at most, more than half of those who agree are honest.
-        void = 2 * sum(self._applied[name].void for name in agreed) > len(agreed)
-        return Commit(tag, evidence, accuracy, tuple(sorted(self.asked - set(agreed))), self.faults, void)
+    terms: Terms
+    step: Step
+    asked: frozenset[ClientId]
+    request: bytes = field(repr=False)
+    word: Callable[[Envelope], bytes]
+    largest: int = SHORT_REPLY
+    replies: dict[ClientId, Envelope] = field(default_factory=dict)
+    words: dict[ClientId, bytes] = field(default_factory=dict)
 
     @property
     def accepted(self) -> frozenset[ClientId]:
-        return frozenset(self._replies)
+        return frozenset(self.replies)
 
     def fold(self, sender: ClientId, reply: Envelope) -> None:
-        reply.open(self._terms.roster, self._terms.session, Step.APPLY, sender)
-        applied = read(reply.parts, Applied)
-        if applied.accuracy is not None and not 0 <= applied.accuracy <= 1:  # NaN too
-            raise MalformedMessage(f"{sender} reports an accuracy that is none")
-        self._applied[sender], self._replies[sender] = applied, reply
+        reply.open(self.terms.roster, self.terms.session, self.step, sender)
+        self.words[sender] = self.word(reply)
+        self.replies[sender] = reply
 
-    def _leading(self) -> tuple[bytes, int]:
-        counts = Counter(applied.tag for applied in self._applied.values()).most_common(1)
-        return counts[0] if counts else (b"", 0)
+    @property
+    def agreed(self) -> tuple[ClientId, ...]:
+        """Those who said the word that most of them said."""
+        leading = Counter(self.words.values()).most_common(1)
+        return tuple(sorted(name for name, word in self.words.items() if word == leading[0][0]))
+
+    def ask(self) -> Messages:
+        """The same bytes, for who has not answered yet."""
+        return dict.fromkeys(sorted(self.asked - self.accepted), self.request)
+
+
+class ApplyServer:
+    """Hands a sum down, has clients decrypt it once enough of them hold the same one, until enough equal tags settle
+    the model (``CohortRules.binding`` both). Asks with the same bytes, ``tries`` times each.
+    """
+
+    def __init__(self, terms: Terms, request: ApplyRequest, tries: int = 3) -> None:
+        self._terms = terms
+        self._request = request
+        self._threshold = terms.rules.binding(len(request.cohort), len(terms.roster.keys))
+        self._tries = self._left = tries
+        self._turn = _Turn(terms, Step.AGREE, frozenset(terms.roster.keys), encode(request), self._same)
+        self.faults: dict[ClientId, str] = {}
+
+    def open(self) -> Messages:
+        return self._turn.ask()
+
+    def advance(self, replies: Replies) -> Messages:
+        turn = self._turn
+        collect(replies, turn, self.faults)
+        self._left -= 1
+        if len(turn.agreed) >= self._threshold:
+            return self._decrypt(turn) if turn.step is Step.AGREE else {}
+        # Who answered is bound to that answer: with everyone heard, asking again cannot change the count.
+        if self._left == 0 or turn.accepted == turn.asked:
+            what = "sum" if turn.step is Step.AGREE else "model"
+            raise RoundAborted(
+                f"{len(turn.agreed)} clients agree on the {what}, {self._threshold} are needed: ask again",
+                self.faults,
+                {name: f"exchange {Step.APPLY:d}" for name in sorted(self._terms.roster.keys.keys() - turn.accepted)},
+            )
+        return turn.ask()
+
+    @property
+    def result(self) -> Commit:
+        turn, agreed = self._turn, self._turn.agreed
+        if turn.step is Step.AGREE or len(agreed) < self._threshold:
+            raise RuntimeError("the round is not committed: drive the session to its end first")
+        said = [read(turn.replies[name].parts, Applied) for name in agreed]
+        reported = sorted(applied.accuracy for applied in said if applied.accuracy is not None)
+        evidence = tuple(turn.replies[name] for name in agreed)
+        # All who agree hold the same model and test set; the middle report of a majority stands for them.
+        accuracy = reported[len(reported) // 2] if 2 * len(reported) > len(agreed) else None
+        # One model, so one outcome: with n_C colluders at most, more than half of those who agree are honest.
+        void = 2 * sum(applied.void for applied in said) > len(agreed)
+        behind = tuple(sorted(self._terms.roster.keys.keys() - set(agreed)))
+        return Commit(said[0].tag, evidence, accuracy, behind, self.faults, void)
+
+    def _decrypt(self, agreeing: _Turn) -> Messages:
+        proof = tuple(agreeing.replies[name].signed for name in agreeing.agreed)
+        request = encode(DecryptRequest(self._request.run, self._request.round, proof))
+        self._turn = _Turn(self._terms, Step.APPLY, frozenset(agreeing.agreed), request, _tag)
+        self._left = self._tries
+        return self._turn.ask()
+
+    def _same(self, reply: Envelope) -> bytes:
+        if reply.parts != (sum_digest(self._request),):
+            raise Inconsistent("agrees to another sum")
+        return reply.parts[0]
+
+
+def _tag(reply: Envelope) -> bytes:
+    applied = read(reply.parts, Applied)
+    if applied.accuracy is not None and not 0 <= applied.accuracy <= 1:  # NaN too
+        raise MalformedMessage("an accuracy that is none was reported")
+    return applied.tag

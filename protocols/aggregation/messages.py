@@ -239,7 +239,7 @@ class UnmaskRequest(Message, frozen=True):
 
 
 class ApplyRequest(Message, frozen=True):
-    """Exchange 5, where only key holders can decode: the sum, whose it is, and the proof that clients agreed to it."""
+    """Exchange 5, where only key holders can decode: the sum, whose it is, and proof that clients agreed to that."""
 
     KIND: ClassVar[int] = 6
     run: str
@@ -251,6 +251,15 @@ class ApplyRequest(Message, frozen=True):
     keys: bytes
     inputs: tuple[Signed, ...]
     consents: tuple[Signed, ...]
+
+
+class DecryptRequest(Message, frozen=True):
+    """The second half of exchange 5: signatures of those who were handed the very same sum."""
+
+    KIND: ClassVar[int] = 13
+    run: str
+    round: int
+    agreed: tuple[Signed, ...]
 
 
 class Refusal(Message, frozen=True):

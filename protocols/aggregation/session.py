@@ -21,8 +21,8 @@ LONGEST_NAME = 255
 
 
 class Step(IntEnum):
-    """What a signed message is for: exchanges 0 to 5 of a round in order, a key or a model on its way, and a complaint,
-    which takes an input's place. Signatures cover the number.
+    """What a signed message is for: exchanges 0 to 5 of a round in order; a key or a model on its way; the sum that
+    exchange 5 is about; and a complaint, which takes an input's place. Signatures cover the number.
     """
 
     KEYS = 0
@@ -36,6 +36,7 @@ class Step(IntEnum):
     RECEIVE_KEY = 8
     SEAL_MODEL = 9
     INSTALL_MODEL = 10
+    AGREE = 11
     COMPLAINT = 12
 
 

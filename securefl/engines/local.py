@@ -13,6 +13,7 @@ from msgspec import Struct
 from protocols.aggregation.messages import (
     ApplyRequest,
     ConsistencyRequest,
+    DecryptRequest,
     InputRequest,
     KeysRequest,
     SharesRequest,
@@ -30,6 +31,7 @@ _ROUND: tuple[type[Message], ...] = (
     ApplyRequest,
 )
 _STEPS = {request.KIND: step for step, request in enumerate(_ROUND)}
+_STEPS[DecryptRequest.KIND] = _STEPS[ApplyRequest.KIND]  # one exchange, in two halves
 
 
 class Answering(Protocol):

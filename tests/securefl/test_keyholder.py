@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
+from protocols.aggregation import apply
 from protocols.aggregation.apply import Applied
-from protocols.aggregation.messages import ApplyRequest, Envelope, Refusal
+from protocols.aggregation.messages import ApplyRequest, DecryptRequest, Envelope, Header, Refusal
 from protocols.aggregation.session import Step
 from protocols.base import Messages, Replies
 from protocols.delivery.client import give
@@ -22,9 +24,8 @@ from protocols.delivery.messages import (
 )
 from protocols.encoding.ckks import CKKSKey
 from protocols.encoding.rlwe import narrowest
-from protocols.primitives import digest
 from protocols.wire import decode, encode, kind
-from securefl import Client, Server
+from securefl import Client, Server, keyholder
 from securefl.errors import RoundFailed
 from securefl.round import enrol
 from tests.securefl.federation import NAMES, RUN, client, clients, direct, enrolled, random_bytes, server
@@ -98,13 +99,83 @@ def shifted(total: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("change", [flipped, shifted])
-def test_a_client_that_was_handed_another_sum_is_caught_up(change: Callable[[bytes], bytes]) -> None:
-    """Whether it got another model out of it or none at all, the server is told another tag, no more."""
+def test_a_client_that_was_handed_another_sum_decrypts_nothing_and_is_caught_up(
+    change: Callable[[bytes], bytes],
+) -> None:
     coordinator, owners = enrolled("ckks")
     outcome = coordinator.round(direct([*owners[:4], Between(owners[4], change)]))  # type: ignore[list-item]
-    assert outcome.dropped == {"eve": "exchange 5"} and not outcome.void
-    assert outcome.contributors == NAMES
-    assert len(models(owners)) == 2
+    assert outcome.dropped == {"eve": "agrees to another sum"} and not outcome.void
+    assert outcome.contributors == NAMES and owners[4].model_round(RUN) == 0
+    assert coordinator.round(direct(owners)).contributors == NAMES
+    assert len(models(owners)) == 1
+
+
+@pytest.mark.attack("another sum to each half of the clients")
+def test_a_server_that_hands_out_two_sums_has_neither_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who answers like whom tells on which side of a border of its choice the sum lies, for each border one bit.
+
+    Where clients decrypt what they are handed, without asking what others were, the server reads from equal tags and
+    from who says void whether a coordinate, or the noise that hides the key, exceeds what it chose.
+    """
+
+    def split(change: Callable[[bytes], bytes]) -> set[tuple[bytes, bool]]:
+        coordinator, owners = enrolled("ckks")
+        said: list[Applied] = []
+
+        def watched(name: str, reply: bytes) -> bytes:
+            if msgspec.msgpack.decode(decode(reply, Envelope).signed.header, type=Header).step == Step.APPLY:
+                said.append(applied(reply))
+            return reply
+
+        halves = [Between(owner, change) if owner.name in NAMES[:2] else owner for owner in owners]
+        with suppress(RoundFailed):
+            coordinator.round(direct(halves, watched))  # type: ignore[arg-type]
+        return {(each.tag, each.void) for each in said}
+
+    with monkeypatch.context() as weak:
+        weak.setattr(apply._Turn, "agreed", property(lambda turn: tuple(sorted(turn.words))))
+        weak.setattr(apply.ApplyServer, "_same", lambda self, reply: b"")
+        weak.setattr(keyholder, "check_agreed", lambda *anything: None)
+        assert {void for _, void in split(flipped)} == {True, False}  # the server chose who would say it
+        assert len(split(shifted)) == 2
+
+    for change in (flipped, shifted):
+        assert len(split(change)) <= 1  # only who was handed what most were decrypts it
+
+
+def test_no_client_decrypts_what_too_few_were_handed() -> None:
+    coordinator, owners = enrolled("ckks")
+
+    class Lonely(Between):
+        def handle(self, request: bytes) -> bytes:
+            if kind(request) == DecryptRequest.KIND:
+                asked = decode(request, DecryptRequest)
+                request = encode(msgspec.structs.replace(asked, agreed=asked.agreed[:2]))
+            return self._victim.handle(request)
+
+    outcome = coordinator.round(direct([*owners[:4], Lonely(owners[4], flipped)]))  # type: ignore[list-item]
+    assert outcome.dropped == {"eve": "refused: protocol"}
+    assert owners[4].errors == ["2 clients were handed this sum, 3 are needed"]
+    assert owners[4].model_round(RUN) == 0
+    assert "eve" in coordinator.round(direct(owners)).contributors
+
+
+def test_who_restarts_between_the_two_halves_of_the_exchange_is_caught_up(tmp_path: Path) -> None:
+    owners, coordinator = clients(folder=tmp_path), server("ckks")
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners))
+
+    class Restarted(Between):
+        def handle(self, request: bytes) -> bytes:
+            if kind(request) != DecryptRequest.KIND:
+                return self._victim.handle(request)
+            reborn = client("eve", folder=tmp_path)
+            reborn.pin({owner.name: owner.public_key for owner in owners}, coordinator.plan)
+            owners[4] = reborn
+            return reborn.handle(request)
+
+    outcome = coordinator.round(direct([*owners[:4], Restarted(owners[4], flipped)]))  # type: ignore[list-item]
+    assert outcome.dropped == {"eve": "refused: behind"}
     assert coordinator.round(direct(owners)).contributors == NAMES
     assert len(models(owners)) == 1
 
@@ -125,12 +196,12 @@ def test_a_crash_after_the_sum_was_formed_hands_out_the_same_bytes_again(tmp_pat
         pass
 
     def dying(requests):  # type: ignore[no-untyped-def]
-        applying = any(kind(request) == ApplyRequest.KIND for request in requests.values())
+        now = kind(next(iter(requests.values())))
         for count, (name, reply) in enumerate(direct(owners, watched)(requests)):
-            if applying:
+            if now == ApplyRequest.KIND:
                 handed_out.append(requests[name])
-                if count == 1:
-                    raise Crash
+            if now == DecryptRequest.KIND and count == 1:
+                raise Crash
             yield name, reply
 
     with pytest.raises(Crash):
@@ -149,11 +220,12 @@ def _second_life(again: Server, restarted: list[Client], handed_out: list[bytes]
 
     def watching(requests):  # type: ignore[no-untyped-def]
         kinds.extend(kind(request) for request in requests.values())
-        assert set(requests.values()) <= set(handed_out)
+        if ApplyRequest.KIND in kinds and DecryptRequest.KIND not in kinds:
+            assert set(requests.values()) <= set(handed_out)
         return direct(restarted)(requests)
 
     outcome = again.round(watching)
-    assert set(kinds) == {ApplyRequest.KIND}
+    assert set(kinds) == {ApplyRequest.KIND, DecryptRequest.KIND}
     assert outcome.round == 1
     return len(models(restarted))
 
@@ -175,46 +247,53 @@ def test_requests_out_of_turn_are_refused() -> None:
     assert decode(fresh.handle(encode(JoinRequest(b"nonsense"))), Refusal).reason == "protocol"
 
 
-def test_a_second_sum_of_one_round_is_never_decrypted() -> None:
+def probed(victim: Client, request: bytes) -> list[str]:
+    """What a client says, to itself, to two sums that are not the one of the round."""
+    seen = []
+    for change in (flipped, shifted):
+        before = len(victim.errors)
+        Between(victim, change).handle(request)
+        seen.append(victim.errors[-1] if len(victim.errors) > before else "agreed")
+    return seen
+
+
+def test_a_second_sum_of_one_round_is_never_agreed_to() -> None:
     """Whether a decryption is in range is one bit: with many tries the server would read the model by bisection."""
     coordinator, owners = enrolled("ckks")
-    victim = owners[4]
-    probes: list[str] = []
-    answers: set[bytes] = set()
+    victim, probes = owners[4], []
 
     class Probing(Between):
         def handle(self, request: bytes) -> bytes:
             if kind(request) == ApplyRequest.KIND:
-                for change in (flipped, shifted):
-                    answers.add(Between(victim, change).handle(request))
-                    probes.append(victim.errors[-1] if victim.errors else "answered")
+                probes.extend(probed(victim, request))
             return victim.handle(request)
 
-    coordinator.round(direct([*owners[:4], Probing(victim, flipped)]))  # type: ignore[list-item]
-    # The first probe was decrypted, and is no sum; the second gets the first one's answer, as does the true sum.
-    assert probes == ["answered"] * 2 and len(answers) == 1
-    assert decode(answers.pop(), Envelope).parts
+    outcome = coordinator.round(direct([*owners[:4], Probing(victim, flipped)]))  # type: ignore[list-item]
+    assert probes == ["agreed", "another sum of round 1 was agreed to before"]
+    assert outcome.dropped == {"eve": "refused: protocol"}  # nor to the true one
     assert "eve" in coordinator.round(direct(owners)).contributors  # and it is not lost: it catches up
     assert len(models(owners)) == 1
 
 
 def test_a_catch_up_to_the_model_that_one_has_buys_no_second_decryption() -> None:
-    """Decrypt, be caught up to the round one already has, decrypt again: each turn would tell the server one bit."""
+    """Agree, be caught up to the round one already has, agree again: each turn would tell the server something."""
     coordinator, owners = enrolled("ckks")
     coordinator.round(direct(owners))
-    victim, seen = owners[4], []
+    victim, probes = owners[4], []
 
     class Probing(Between):
         def handle(self, request: bytes) -> bytes:
             if kind(request) == ApplyRequest.KIND:
-                for change in (flipped, shifted):
-                    seen.append(applied(Between(victim, change).handle(request)))
+                for _ in range(2):
+                    probes.extend(probed(victim, request))
                     coordinator._kept.save(behind=("eve",))
                     coordinator._relay.catch_up(direct(owners))
+                    coordinator._relay._hand_model(["eve"], direct(owners))
             return victim.handle(request)
 
     coordinator.round(direct([*owners[:4], Probing(victim, flipped)]))  # type: ignore[list-item]
-    assert seen[0] == seen[1] and seen[0].void
+    assert probes == ["agreed", *["another sum of round 2 was agreed to before"], "agreed", probes[1]]
+    assert victim._keyholder(RUN)._held.record.sums == 2
 
 
 def applied(reply: bytes) -> Applied:
@@ -309,45 +388,24 @@ def test_a_package_with_another_key_than_it_names_is_refused_and_the_next_client
     assert coordinator.round(direct(owners)).contributors == NAMES
 
 
-def test_what_was_decrypted_is_remembered_across_a_restart(tmp_path: Path) -> None:
+def test_what_was_agreed_to_is_remembered_across_a_restart(tmp_path: Path) -> None:
     owners, coordinator = clients(folder=tmp_path), server("ckks")
     enrol(coordinator, owners)
     coordinator.set_up(direct(owners))
-    said: list[Applied] = []
+    said: list[str] = []
 
     class Restarting(Between):
         def handle(self, request: bytes) -> bytes:
             if kind(request) != ApplyRequest.KIND:
                 return self._victim.handle(request)
-            for change in (flipped, shifted):
+            for _ in range(2):
                 reborn = client("eve", folder=tmp_path)
                 reborn.pin({owner.name: owner.public_key for owner in owners}, coordinator.plan)
-                said.append(applied(Between(reborn, change).handle(request)))
+                said.extend(probed(reborn, request))
             return b""
 
     coordinator.round(direct([*owners[:4], Restarting(owners[4], flipped)]))  # type: ignore[list-item]
-    assert said[0] == said[1] and said[0].void
-
-
-def test_a_crash_between_counting_a_decryption_and_making_it_buys_no_other_sum(tmp_path: Path) -> None:
-    """The sum that is counted is the only one that is decrypted, also by who died before it answered."""
-    owners, coordinator = clients(folder=tmp_path), server("ckks")
-    enrol(coordinator, owners)
-    coordinator.set_up(direct(owners))
-
-    class Dying(Between):
-        def handle(self, request: bytes) -> bytes:
-            if kind(request) != ApplyRequest.KIND:
-                return self._victim.handle(request)
-            holder = self._victim._keyholder(RUN)
-            holder._remember(digest("apply", request), 1)
-            reborn = client("eve", folder=tmp_path)
-            reborn.pin({owner.name: owner.public_key for owner in owners}, coordinator.plan)
-            assert decode(Between(reborn, shifted).handle(request), Refusal).reason == "protocol"
-            assert reborn.errors[-1] == "another sum of round 1 was decrypted before"
-            return reborn.handle(request)
-
-    assert coordinator.round(direct([*owners[:4], Dying(owners[4], flipped)])).dropped == {}  # type: ignore[list-item]
+    assert said == ["agreed", "another sum of round 1 was agreed to before"] * 2
 
 
 def test_a_waiting_sum_is_applied_once_clients_that_went_back_in_time_are_caught_up(tmp_path: Path) -> None:
@@ -359,7 +417,7 @@ def test_a_waiting_sum_is_applied_once_clients_that_went_back_in_time_are_caught
     coordinator.round(direct(owners))
 
     def two_apply(requests: Messages) -> Replies:
-        applying = kind(next(iter(requests.values()))) == ApplyRequest.KIND
+        applying = kind(next(iter(requests.values()))) == DecryptRequest.KIND
         return direct(owners[:2] if applying else owners)(requests)
 
     with pytest.raises(RoundFailed, match="The sum of round 2 is kept and handed out again"):

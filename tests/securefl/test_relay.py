@@ -357,7 +357,7 @@ def test_a_bad_checkpoint_is_followed_by_another_clients() -> None:
     team = [Spoiling(), *owners[1:]]
     assert "eve" in coordinator.round(watched(direct(team), seen)).contributors  # type: ignore[arg-type]
     assert seen.count(SealModelRequest.KIND) == 2
-    assert "0 clients signed the tag of the model, more are needed" in owners[4].errors
+    assert "0 clients signed the tag of the model, 3 are needed" in owners[4].errors
 
 
 # ---- a sum that nobody can decrypt
