@@ -1,7 +1,7 @@
 """One round of each protection without training: milliseconds on the critical path, bytes up and down.
 
-The critical path is what a deployment waits for: in every exchange the slowest client, then the server; at the end
-decryption at a client, where only clients can decrypt.
+The critical path is what a deployment waits for: in every exchange the slowest client, then the server. Where only
+clients can decrypt, two more exchanges: all are handed the sum and check it, then they decrypt it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,17 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks.rows import Row, value_row
-from protocols.aggregation.apply import Applied, apply_request, verified_sum
+from protocols.aggregation.apply import (
+    Applied,
+    ApplyServer,
+    apply_request,
+    check_agreed,
+    model_tag,
+    sum_digest,
+    verified_sum,
+)
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import ApplyRequest, Header, envelope
+from protocols.aggregation.messages import ApplyRequest, DecryptRequest, Header, envelope
 from protocols.aggregation.server import AggregationServer
 from protocols.aggregation.session import Context, Roster, Step, Terms
 from protocols.aggregation.states import Contribution
@@ -33,8 +41,8 @@ from protocols.encoding.fixedpoint import FixedPoint
 from protocols.encoding.rlwe import narrowest
 from protocols.graph import CohortRules
 from protocols.masking import Work
-from protocols.primitives import Identity
-from protocols.wire import decode, encode
+from protocols.primitives import KEY_BYTES, Identity
+from protocols.wire import decode, encode, kind
 from securefl.keystream import local_work
 
 TITLE = "One round, 10 clients, 1e6 parameters, training excluded"
@@ -47,14 +55,11 @@ Updates = Mapping[ClientId, NDArray[np.float32]]
 
 @dataclass
 class Measured:
-    """Seconds on the critical path, bytes of each client, and the sum. ``request``: what hands the sum to the clients,
-    empty where the server decodes it.
-    """
+    """Seconds on the critical path, bytes of each client, and the sum."""
 
     seconds: float = 0.0
     up: Counter[ClientId] = field(default_factory=Counter)
     down: Counter[ClientId] = field(default_factory=Counter)
-    request: bytes = b""
     total: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
 
 
@@ -113,14 +118,70 @@ class Play:
         identity, contribution = self.identities[name], Contribution(train)
         return AggregationClient(name, identity, self.terms, self.encoding, contribution, work=work)
 
-    def apply(self, data: bytes) -> NDArray[np.float64]:
-        """The sum, as a client decrypts it from the bytes of the last request."""
-        return self.encoding.decode(*verified_sum(self.terms, decode(data, ApplyRequest)))
+
+@dataclass
+class Decryption:
+    """Of a session's sum, by the first client that asks. The others are told at once: only the slowest counts."""
+
+    session: Play
+    total: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
+    _tag: bytes = b""
+
+    def tag(self, handed: ApplyRequest, request: DecryptRequest) -> bytes:
+        """Of the sum in place of a model, under a key that is no secret here."""
+        if not self._tag:
+            terms = self.session.terms
+            check_agreed(terms, handed, request.agreed, terms.rules.binding(CLIENTS, CLIENTS))
+            self.total = self.session.encoding.decode(*verified_sum(terms, handed))
+            moved = self.total.astype("<f4").tobytes()
+            self._tag = model_tag(bytes(KEY_BYTES), handed.run, handed.round, moved)
+        return self._tag
+
+
+class KeyHolder:
+    """A client of a whole round: a session's, then exchange 5, without anything that is stored or trained."""
+
+    def __init__(self, name: ClientId, client: AggregationClient, decryption: Decryption) -> None:
+        self._name = name
+        self._client = client
+        self._decryption = decryption
+        self._handed: ApplyRequest | None = None
+
+    def handle(self, request: bytes) -> bytes:
+        match kind(request):
+            case ApplyRequest.KIND:
+                return self._agree(decode(request, ApplyRequest))
+            case DecryptRequest.KIND:
+                return self._decrypt(decode(request, DecryptRequest))
+            case _:
+                return self._client.handle(request)
+
+    def _agree(self, request: ApplyRequest) -> bytes:
+        asked = sum_digest(request)
+        verified_sum(self._decryption.session.terms, request)
+        self._handed = request
+        return self._reply(Step.AGREE, asked)
+
+    def _decrypt(self, request: DecryptRequest) -> bytes:
+        if self._handed is None:
+            raise AssertionError(f"{self._name} is to decrypt what it was not handed")
+        tag = self._decryption.tag(self._handed, request)
+        self._handed = None
+        return self._reply(Step.APPLY, msgspec.msgpack.encode(Applied(tag, 0.5)))
+
+    def _reply(self, step: Step, word: bytes) -> bytes:
+        session = self._decryption.session
+        header = Header(session.terms.session, step, self._name, b"", b"", b"")
+        return encode(envelope(session.identities[self._name], header, [word]))
 
 
 def play(session: Play, given: Updates, work: Work, apart: Mapping[ClientId, ClientSession] | None = None) -> Measured:
     """Run one session. ``apart``: clients that are played elsewhere, in place of those made here."""
-    made = {name: session.client(name, partial(given.__getitem__, name), work) for name in given}
+    decryption = Decryption(session)
+    made = {
+        name: KeyHolder(name, session.client(name, partial(given.__getitem__, name), work), decryption)
+        for name in given
+    }
     clients: Mapping[ClientId, ClientSession] = {**made, **(apart or {})}
     sealed = session.terms.layout.seed_bytes > 0
     # Under CKKS the clients have the model already.
@@ -131,10 +192,10 @@ def play(session: Play, given: Updates, work: Work, apart: Mapping[ClientId, Cli
     started = time.perf_counter()
     aggregate = drive(AggregationServer(session.terms, dict.fromkeys(clients, model), work), exchange)
     if sealed:
-        measured.request = encode(apply_request(session.terms, aggregate.sum))
-        measured.down.update(dict.fromkeys(clients, len(measured.request)))
-        measured.total = session.apply(measured.request)
-        measured.up.update(dict.fromkeys(clients, _apply_reply_bytes(session.terms)))
+        commit = drive(ApplyServer(session.terms, apply_request(session.terms, aggregate.sum)), exchange)
+        if commit.behind:
+            raise AssertionError(f"{', '.join(commit.behind)} decrypted another sum: the round means nothing")
+        measured.total = decryption.total
     else:
         measured.total = session.encoding.decode(aggregate.sum.total, aggregate.sum.uploads)
     measured.seconds += time.perf_counter() - started - sum(inside)
@@ -155,12 +216,6 @@ def _exchange(
         measured.up[name] += len(reply)
         yield name, reply
     measured.seconds += slowest
-
-
-def _apply_reply_bytes(terms: Terms) -> int:
-    header = Header(terms.session, Step.APPLY, "client-0", b"", b"", b"")
-    body = msgspec.msgpack.encode(Applied(bytes(32), 0.5))
-    return len(encode(envelope(Identity.generate(os.urandom), header, [body])))
 
 
 def _encoding(cell: str) -> Encoding:

@@ -10,6 +10,7 @@ from protocols import wire
 from protocols.aggregation.messages import (
     ApplyRequest,
     ConsistencyRequest,
+    DecryptRequest,
     Envelope,
     Extract,
     InputRequest,
@@ -31,7 +32,8 @@ from protocols.errors import MalformedMessage
 from protocols.wire import Message, decode, encode, kind
 
 ALL = (
-    KeysRequest, SharesRequest, InputRequest, ConsistencyRequest, UnmaskRequest, ApplyRequest, Envelope, Refusal,
+    KeysRequest, SharesRequest, InputRequest, ConsistencyRequest, UnmaskRequest, ApplyRequest, DecryptRequest, Envelope,
+    Refusal,
     JoinRequest, MakeKeyRequest, ReceiveKeyRequest, ShareKeyRequest, SealModelRequest, InstallModelRequest,
 )  # fmt: skip
 
@@ -51,6 +53,7 @@ messages = st.one_of(
     st.builds(InputRequest, st.binary(max_size=4), st.lists(extracts, max_size=3).map(tuple)),
     st.builds(ConsistencyRequest, st.binary(max_size=4)),
     st.builds(UnmaskRequest, st.lists(signed, max_size=3).map(tuple)),
+    st.builds(DecryptRequest, st.text(), numbers, st.lists(signed, max_size=3).map(tuple)),
     st.builds(Refusal, st.from_regex(r"[a-z]{1,20}", fullmatch=True)),
     st.builds(JoinRequest, st.binary()),
     st.builds(MakeKeyRequest, st.text(), numbers, several_envelopes),

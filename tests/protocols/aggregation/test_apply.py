@@ -8,10 +8,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from protocols.aggregation.apply import Applied, ApplyServer, Commit, apply_request, model_tag, verified_sum
+from protocols.aggregation.apply import (
+    Applied,
+    ApplyServer,
+    Commit,
+    apply_request,
+    check_agreed,
+    model_tag,
+    sum_digest,
+    verified_sum,
+)
 from protocols.aggregation.marks import mark
 from protocols.aggregation.messages import (
+    SHORT_REPLY,
     ApplyRequest,
+    DecryptRequest,
     Envelope,
     Header,
     Refusal,
@@ -26,7 +37,7 @@ from protocols.base import ClientId, Messages, drive
 from protocols.errors import Forged, Inconsistent, MalformedMessage, ProtocolError, RoundAborted
 from protocols.graph import CohortRules
 from protocols.merkle import tree_of
-from protocols.wire import decode, encode
+from protocols.wire import decode, encode, kind
 from tests.protocols.cohort import Cohort, Wire, identity, make, names, tolerance
 
 SEALED = ("ckks", "ckks-unmasked")
@@ -221,6 +232,21 @@ def tagged(
     return encode(envelope(identity(signer or name), header, [body]))
 
 
+def agreement(cohort: Cohort, request: ApplyRequest, name: ClientId) -> bytes:
+    """A client's word that this is the sum that it was handed."""
+    header = Header(cohort.terms.session, Step.AGREE, name, b"", b"", b"")
+    return encode(envelope(identity(name), header, [sum_digest(request)]))
+
+
+def half_way(cohort: Cohort, request: ApplyRequest, tries: int = 3) -> ApplyServer:
+    """A server to which everybody has said that it was handed this sum."""
+    server = ApplyServer(cohort.terms, request, tries)
+    assert set(server.open()) == set(cohort.terms.roster.keys)
+    asked = server.advance((name, agreement(cohort, request, name)) for name in cohort.terms.roster.keys)
+    assert set(asked) == set(cohort.terms.roster.keys)
+    return server
+
+
 @pytest.fixture(scope="module")
 def over() -> tuple[Cohort, ApplyRequest]:
     cohort, aggregate = aggregated("ckks-unmasked")
@@ -229,8 +255,7 @@ def over() -> tuple[Cohort, ApplyRequest]:
 
 def test_a_round_is_committed_at_t_equal_tags(over: tuple[Cohort, ApplyRequest]) -> None:
     cohort, request = over
-    server = ApplyServer(cohort.terms, request)
-    assert set(server.open()) == set(names(5))
+    server = half_way(cohort, request)
     replies = {name: tagged(cohort, name, b"new", 0.9) for name in names(5)[:4]}
     assert server.advance(replies.items()) == {}
     commit = server.result
@@ -244,8 +269,7 @@ def test_a_colluder_that_could_tag_two_models_costs_a_tag_more(colluders: int, n
     """Of seven, four can be told of one model and, with a colluder, four of another."""
     cohort = make("ckks-unmasked", 7, rules=CohortRules(4, None, colluders, None))
     aggregate = cohort.run(Wire(cohort.clients, dict.fromkeys(["c4", "c5", "c6"], 0)))
-    server = ApplyServer(cohort.terms, apply_request(cohort.terms, aggregate.sum))
-    server.open()
+    server = half_way(cohort, apply_request(cohort.terms, aggregate.sum))
     one = [(name, tagged(cohort, name, b"new")) for name in names(7)[: needed - 1]]
     assert set(server.advance(one)) == set(names(7)[needed - 1 :])
     assert server.advance([("c6", tagged(cohort, "c6", b"new"))]) == {} and server.result.tag == b"new"
@@ -253,19 +277,17 @@ def test_a_colluder_that_could_tag_two_models_costs_a_tag_more(colluders: int, n
 
 def test_a_reply_longer_than_any_honest_one_does_not_count(over: tuple[Cohort, ApplyRequest]) -> None:
     cohort, request = over
-    server = ApplyServer(cohort.terms, request)
-    server.open()
-    room = server.largest - len(tagged(cohort, "c0", b""))
+    server = half_way(cohort, request)
+    room = SHORT_REPLY - len(tagged(cohort, "c0", b""))
     longer = {"c0": tagged(cohort, "c0", bytes(room - 9)), "c1": tagged(cohort, "c1", bytes(room + 1))}
-    assert len(longer["c0"]) <= server.largest < len(longer["c1"])
+    assert len(longer["c0"]) <= SHORT_REPLY < len(longer["c1"])
     assert "c0" not in server.advance(longer.items())
     assert set(server.faults) == {"c1"} and "at most 4096 are honest" in server.faults["c1"]
 
 
 def test_a_minority_with_another_model_is_behind(over: tuple[Cohort, ApplyRequest]) -> None:
     cohort, request = over
-    server = ApplyServer(cohort.terms, request)
-    server.open()
+    server = half_way(cohort, request)
     tags = {"c0": b"odd", "c1": b"new", "c2": b"new", "c3": b"new", "c4": b"new"}
     assert server.advance((name, tagged(cohort, name, tag)) for name, tag in tags.items()) == {}
     assert server.result.tag == b"new" and server.result.behind == ("c0",)
@@ -281,6 +303,8 @@ def test_a_disagreement_is_never_committed(over: tuple[Cohort, ApplyRequest], sp
     asked: list[Messages] = []
 
     def exchange(requests: Messages) -> list[tuple[ClientId, bytes]]:
+        if kind(next(iter(requests.values()))) == ApplyRequest.KIND:
+            return [(name, agreement(cohort, request, name)) for name in requests]
         asked.append(requests)
         return [(name, tagged(cohort, name, answers[name])) for name in requests if name in answers]
 
@@ -298,19 +322,51 @@ def test_a_short_apply_asks_again_with_the_same_bytes_and_only_who_is_missing(
     cohort, request = over
     server = ApplyServer(cohort.terms, request, tries=3)
     first = server.open()
-    second = server.advance((name, tagged(cohort, name, b"new")) for name in ("c0", "c1"))
-    assert set(second) == {"c2", "c3", "c4"}
-    assert {*first.values(), *second.values()} == {encode(request)}
+    assert set(first) == set(names(5)) and set(first.values()) == {encode(request)}
+    second = server.advance((name, agreement(cohort, request, name)) for name in ("c0", "c1"))
+    assert set(second) == {"c2", "c3", "c4"} and set(second.values()) == {encode(request)}
+    third = server.advance((name, agreement(cohort, request, name)) for name in ("c2", "c3"))
+    assert set(third) == {"c0", "c1", "c2", "c3"}  # who has not said that it holds the sum is not asked to decrypt it
+    fourth = server.advance((name, tagged(cohort, name, b"new")) for name in ("c0", "c1"))
+    assert set(fourth) == {"c2", "c3"} and {*fourth.values()} == {*third.values()}
     # After a crash of the server, another one asks everybody with the same bytes, and gets the same replies.
     assert ApplyServer(cohort.terms, request).open() == first
     assert server.advance((name, tagged(cohort, name, b"new")) for name in ("c2", "c3")) == {}
     assert server.result.behind == ("c4",)
 
 
+def test_signatures_that_the_sum_is_the_same_go_to_all_who_gave_one(over: tuple[Cohort, ApplyRequest]) -> None:
+    cohort, request = over
+    server = ApplyServer(cohort.terms, request)
+    server.open()
+    asked = server.advance((name, agreement(cohort, request, name)) for name in names(5)[:4])
+    (message,) = set(asked.values())
+    proof = decode(message, DecryptRequest).agreed
+    check_agreed(cohort.terms, request, proof, 4)
+    for few in (proof[:3], (*proof[:3], proof[0])):
+        with pytest.raises(Inconsistent, match="clients were handed this sum, 4 are needed"):
+            check_agreed(cohort.terms, request, few, 4)
+    for other in (changed(request, round=2), changed(request, total=b"\1" + request.total[1:])):
+        with pytest.raises(Inconsistent, match="was handed another sum"):
+            check_agreed(cohort.terms, other, proof, 4)
+    with pytest.raises(Inconsistent, match="exchange"):  # a signature of another exchange is none
+        check_agreed(cohort.terms, request, [decode(tagged(cohort, "c0", b"new"), Envelope).signed], 1)
+
+
+def test_an_agreement_to_another_sum_is_a_fault_and_does_not_count(over: tuple[Cohort, ApplyRequest]) -> None:
+    cohort, request = over
+    other = changed(request, total=b"\1" + request.total[1:])
+    server = ApplyServer(cohort.terms, request, tries=1)
+    server.open()
+    replies = [(name, agreement(cohort, other if name < "c2" else request, name)) for name in names(5)]
+    with pytest.raises(RoundAborted, match="3 clients agree on the sum, 4 are needed") as aborted:
+        server.advance(replies)
+    assert aborted.value.faults == dict.fromkeys(("c0", "c1"), "agrees to another sum")
+
+
 def test_an_apply_that_stays_short_aborts_after_its_tries(over: tuple[Cohort, ApplyRequest]) -> None:
     cohort, request = over
-    server = ApplyServer(cohort.terms, request, tries=3)
-    server.open()
+    server = half_way(cohort, request, tries=3)
     assert server.advance([("c0", tagged(cohort, "c0", b"new"))])
     assert server.advance([])
     with pytest.raises(RoundAborted, match="4 are needed"):
@@ -319,8 +375,7 @@ def test_an_apply_that_stays_short_aborts_after_its_tries(over: tuple[Cohort, Ap
 
 def test_what_is_no_clients_own_signed_tag_does_not_count(over: tuple[Cohort, ApplyRequest]) -> None:
     cohort, request = over
-    server = ApplyServer(cohort.terms, request)
-    server.open()
+    server = half_way(cohort, request)
     other = make("ckks-unmasked", attempt=2)
     two = Envelope(decode(tagged(cohort, "c4", b"new"), Envelope).signed, (b"", b""))
     replies = [
@@ -338,8 +393,7 @@ def test_what_is_no_clients_own_signed_tag_does_not_count(over: tuple[Cohort, Ap
 
 def test_one_client_cannot_vote_twice(over: tuple[Cohort, ApplyRequest]) -> None:
     cohort, request = over
-    server = ApplyServer(cohort.terms, request)
-    server.open()
+    server = half_way(cohort, request)
     votes = [("c0", tagged(cohort, "c0", b"new"))] * 3 + [("c0", tagged(cohort, "c0", b"other"))]
     assert set(server.advance([*votes, ("c1", tagged(cohort, "c1", b"new"))])) == {"c2", "c3", "c4"}
 
@@ -347,8 +401,7 @@ def test_one_client_cannot_vote_twice(over: tuple[Cohort, ApplyRequest]) -> None
 @pytest.mark.parametrize("lie", [float("nan"), -0.1, 1.1, float("inf")])
 def test_an_accuracy_that_is_none_is_a_fault(over: tuple[Cohort, ApplyRequest], lie: float) -> None:
     cohort, request = over
-    server = ApplyServer(cohort.terms, request)
-    server.open()
+    server = half_way(cohort, request)
     server.advance([("c0", tagged(cohort, "c0", b"new", lie))])
     assert set(server.faults) == {"c0"}
 
@@ -356,8 +409,7 @@ def test_an_accuracy_that_is_none_is_a_fault(over: tuple[Cohort, ApplyRequest], 
 @pytest.mark.parametrize("lie", [0.0, 1.0, None])
 def test_one_client_cannot_change_the_reported_accuracy(over: tuple[Cohort, ApplyRequest], lie: float | None) -> None:
     cohort, request = over
-    server = ApplyServer(cohort.terms, request)
-    server.open()
+    server = half_way(cohort, request)
     server.advance((name, tagged(cohort, name, b"new", lie if name == "c0" else 0.9)) for name in names(5))
     assert server.result.accuracy == 0.9
 
@@ -365,8 +417,7 @@ def test_one_client_cannot_change_the_reported_accuracy(over: tuple[Cohort, Appl
 def committed(over: tuple[Cohort, ApplyRequest], void: Mapping[ClientId, bool], tag: bytes = b"new") -> Commit:
     """What comes of it when these clients answer with one tag, and say this of the sum."""
     cohort, request = over
-    server = ApplyServer(cohort.terms, request)
-    server.open()
+    server = half_way(cohort, request)
     assert server.advance((name, tagged(cohort, name, tag, void=said)) for name, said in void.items()) == {}
     return server.result
 
@@ -390,8 +441,7 @@ def test_half_of_those_who_agree_are_not_most_of_them(over: tuple[Cohort, ApplyR
 def test_who_has_another_model_has_no_say_in_whether_the_sum_was_void(over: tuple[Cohort, ApplyRequest]) -> None:
     cohort, request = over
     for said in (True, False):
-        server = ApplyServer(cohort.terms, request)
-        server.open()
+        server = half_way(cohort, request)
         server.advance([("c4", tagged(cohort, "c4", b"odd", void=not said))])
         server.advance((name, tagged(cohort, name, b"new", void=said)) for name in names(5)[:4])
         assert server.result.void == said and server.result.behind == ("c4",)
@@ -400,8 +450,7 @@ def test_who_has_another_model_has_no_say_in_whether_the_sum_was_void(over: tupl
 def test_a_sum_is_not_void_unless_it_is_said_to_be(over: tuple[Cohort, ApplyRequest]) -> None:
     assert not Applied(b"new", None).void
     cohort, request = over
-    server = ApplyServer(cohort.terms, request)
-    server.open()
+    server = half_way(cohort, request)
     server.advance((name, tagged(cohort, name, b"new")) for name in names(5))
     assert not server.result.void
 

@@ -14,12 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.aggregation.apply import Applied, apply_request
+from protocols.aggregation.apply import Applied, apply_request, sum_digest
 from protocols.aggregation.client import AggregationClient
 from protocols.aggregation.messages import (
     Advertised,
+    ApplyRequest,
     Complaint,
     Dealt,
+    DecryptRequest,
     Envelope,
     Header,
     KeysRequest,
@@ -173,6 +175,16 @@ def evidence() -> tuple[Envelope, ...]:
     return _said_by_all(recorded("residues").terms.session, Step.APPLY, body)
 
 
+def handed() -> ApplyRequest:
+    return apply_request(recorded("residues").terms, recorded("residues").aggregate.sum)
+
+
+def agreed() -> DecryptRequest:
+    """What the server sends once all say that they were handed the same sum."""
+    said = _said_by_all(recorded("residues").terms.session, Step.AGREE, sum_digest(handed()))
+    return DecryptRequest("run", 3, tuple(each.signed for each in said))
+
+
 def _said_by_all(session: bytes, step: Step, body: bytes) -> tuple[Envelope, ...]:
     return tuple(envelope(identity(name), Header(session, step, name, b"", b"", b""), [body]) for name in names(COUNT))
 
@@ -197,7 +209,7 @@ def messages() -> dict[type[Message], tuple[bytes, ...]]:
         for data in (*wire.requests.values(), *wire.replies.values()):
             add(decode(data, every[kind(data)]))
     part = extracts_by_receiver(given())[VICTIM]
-    add(apply_request(recorded("residues").terms, recorded("residues").aggregate.sum), Refusal("spent"))
+    add(handed(), agreed(), Refusal("spent"))
     add(JoinRequest(announcement().encoded()), KeysRequest(announcement().encoded()))
     add(MakeKeyRequest("run", 3, joined()), ShareKeyRequest("run", 3, KEY_ID, joined()))
     add(ReceiveKeyRequest("run", 3, part), SealModelRequest("run", 3, KEY_ID))

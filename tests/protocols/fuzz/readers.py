@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from protocols import shamir
-from protocols.aggregation.apply import verified_sum
+from protocols.aggregation.apply import check_agreed, verified_sum
 from protocols.aggregation.collect import collect
 from protocols.aggregation.marks import mark, marked
 from protocols.aggregation.messages import (
     ApplyRequest,
+    DecryptRequest,
     Envelope,
     Extract,
     InputRequest,
@@ -49,6 +50,7 @@ from tests.protocols.fuzz.corpus import (
     announcement,
     bodies,
     given,
+    handed,
     key_package,
     messages,
     one_use_key,
@@ -202,9 +204,14 @@ def _deliveries() -> list[Reader]:
 def _applications() -> list[Reader]:
     terms, requests = recorded("residues").terms, messages()
     word = KeyReceived(bytes(32), bytes(32)).encoded()
+
+    def agreeing(data: bytes) -> None:
+        check_agreed(terms, handed(), decode(data, DecryptRequest).agreed, 3)
+
     own = announcement().encoded()
     return [
         Reader("sum", requests[ApplyRequest], lambda data: verified_sum(terms, decode(data, ApplyRequest))),
+        Reader("agreement", requests[DecryptRequest], agreeing),
         Reader("announcement", (own,), lambda data: Announcement.decoded(data).vector()),
         Reader("key received", (word,), KeyReceived.decoded),
     ]

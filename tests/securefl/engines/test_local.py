@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocols.aggregation.messages import InputRequest, KeysRequest, UnmaskRequest
+from protocols.aggregation.messages import DecryptRequest, InputRequest, KeysRequest, UnmaskRequest
 from protocols.delivery.messages import SealModelRequest
 from protocols.wire import Message, encode
 from securefl.engines.local import LocalEngine, Silence
@@ -25,6 +25,7 @@ ENGINE = LocalEngine({"a": Echo(), "b": Echo()}, [Silence("b", 2, round=3)])
         (InputRequest(b"", ()), 2, ["a", "b"]),
         (InputRequest(b"", ()), 4, ["a", "b"]),
         (SealModelRequest("run", 3, b"key"), 3, ["a", "b"]),
+        (DecryptRequest("run", 3, ()), 3, ["a"]),
     ],
 )
 def test_a_silent_client_is_silent_from_its_exchange_on_in_its_round_only(
