@@ -131,7 +131,8 @@ class Decryption:
         """Of the sum in place of a model, under a key that is no secret here."""
         if not self._tag:
             terms = self.session.terms
-            check_agreed(terms, handed, request.agreed, terms.rules.binding(CLIENTS, CLIENTS))
+            needed = terms.rules.binding(len(handed.cohort), len(terms.roster.keys))
+            check_agreed(terms, handed, request.agreed, needed)
             self.total = self.session.encoding.decode(*verified_sum(terms, handed))
             moved = self.total.astype("<f4").tobytes()
             self._tag = model_tag(bytes(KEY_BYTES), handed.run, handed.round, moved)

@@ -86,8 +86,8 @@ class Protection(Struct, frozen=True, kw_only=True):
     def key_rounds_of(self, clients: int) -> int:
         """How many sums one CKKS key decrypts; 0 where there is none. Raises ``BadInput`` for more than are safe.
 
-        A server that deviates learns at most one bit from whether a client answers to a sum as the others do, and each
-        of these bits may be a hint about the key. All clients' together are kept below a quarter of its coefficients.
+        From each answer to a sum that it may have changed, a server that deviates learns one bit at most, and each may
+        be a hint about the key. All clients' together are kept below a quarter of its coefficients.
         """
         most = max(1, _DECRYPTIONS // clients) if self.sealed else 0
         if self.key_rounds is not None and self.key_rounds > most:
@@ -136,10 +136,9 @@ class CKKSUnmasked(Protection, frozen=True, kw_only=True):
 class CKKS(Protection, frozen=True, kw_only=True):
     """CKKS under pairwise masks.
 
-    **Guarantee** (assuming RLWE): the server alone learns no update, and of sum and model what clients answer: the
-    accuracy, and whether a sum that it may have changed gives the same model as the others' or none, once a round and
-    client. Together with key-holding clients, at most n_C = ``colluders``, it learns what it would learn under
-    ``SecAgg``.
+    **Guarantee** (assuming RLWE): the server alone learns no update, and of sum and model what clients answer, once a
+    round: the accuracy, and whether a sum that it may have changed was in range. Together with key-holding clients, at
+    most n_C = ``colluders``, it learns what it would learn under ``SecAgg``.
     """
 
     kind: ClassVar[Kind] = "ckks"

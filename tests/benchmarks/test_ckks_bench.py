@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,8 +23,12 @@ from benchmarks.encrypted import (
     shared_out,
 )
 from benchmarks.nvflare_recipe import CNN, Apart, Recipe, tensor_sizes, theirs
-from benchmarks.round import CLIENTS, Measured, updates
+from benchmarks.round import CLIENTS, Decryption, KeyHolder, Measured, Play, play, update, updates
 from benchmarks.rows import Row
+from protocols.aggregation.messages import ApplyRequest, DecryptRequest
+from protocols.encoding import Upload
+from protocols.encoding.ckks import CKKS, CKKSKey
+from protocols.masking import Work
 from protocols.ring import RingVector
 
 SMALL = 5000
@@ -115,8 +120,44 @@ def test_a_clients_memory_grows_with_its_vector_and_is_reported(monkeypatch: pyt
 
 def test_a_client_apart_plays_a_whole_round() -> None:
     peaks = client_peaks(1000)  # raises where it decrypts another sum than the rest
-    assert len(peaks) == 6  # five exchanges and the sum
+    assert len(peaks) == 7  # five exchanges, the sum that is handed down, and its decryption
     assert peaks == sorted(peaks) and peaks[0] > 10_000_000
+
+
+class _Counted(CKKS):
+    """Counts what it decrypts."""
+
+    decoded = 0
+
+    def decode(self, total: RingVector, uploads: Sequence[Upload]) -> Mean:
+        self.decoded += 1
+        return super().decode(total, uploads)
+
+
+def test_every_client_is_handed_the_sum_once_and_one_decrypts_it_for_all() -> None:
+    parameters, given = encrypted.standard(SMALL), updates(SMALL)
+    encoding = _Counted(parameters, CKKSKey.generate(os.urandom))
+    measured = play(Play(encoding, masked=True), given, Work())
+    assert encoding.decoded == 1
+    checked_error(measured.total / CLIENTS, given, parameters.step)
+    packed = parameters.layout.length * parameters.ring.item_bytes
+    for name in given:
+        assert packed < measured.up[name] < 1.5 * packed  # the upload, and no sum
+        assert packed < measured.down[name] < 2 * packed
+
+
+class _Astray(Decryption):
+    """Goes on from another sum."""
+
+    def tag(self, handed: ApplyRequest, request: DecryptRequest) -> bytes:
+        return super().tag(handed, request)[::-1]
+
+
+def test_a_round_in_which_a_client_decrypts_another_sum_has_no_times() -> None:
+    session = Play(CKKS(encrypted.standard(SMALL), CKKSKey.generate(os.urandom)), masked=True)
+    client = session.client("client-0", lambda: update(0, SMALL), Work())
+    with pytest.raises(AssertionError, match="client-0 decrypted another sum"):
+        play(session, updates(SMALL), Work(), {"client-0": KeyHolder("client-0", client, _Astray(session))})
 
 
 def test_the_tensors_are_those_of_the_cnn_in_proportion() -> None:
