@@ -54,9 +54,10 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class KeyReceived(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a client says once it has the key: which one, and the tag of the model that it starts from."""
+    """What a client says once it has a key: which one, the round of its own model, and that one's tag under the key."""
 
     key_id: bytes
+    round: int
     tag: bytes
 
     def encoded(self) -> bytes:

@@ -10,6 +10,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,9 @@ from securefl.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_NEWEST_ERRORS = 1000
 
 
 class Client:
@@ -92,6 +96,7 @@ class Client:
         self._accepted: tuple[Roster, Plan] | None = None
         self._session: AggregationClient | None = None
         self._keyholders: dict[str, KeyHolder] = {}
+        self._one_at_a_time = Lock()  # between what is read from the store and what is written to it
 
     @property
     def public_key(self) -> bytes:
@@ -107,6 +112,7 @@ class Client:
         self.policy.check(plan, self.name, self.budget)
         check_model(plan, self._model, self._data)
         self._accepted = (Roster(dict(roster)), plan)
+        self._keyholders.clear()  # they trust the roster from before
 
     def epsilon(self) -> float | None:
         """What the ledger has charged so far, at the budget's delta; None without a budget."""
@@ -130,14 +136,20 @@ class Client:
 
     def handle(self, request: bytes) -> bytes:
         """Answer one request, whatever is in it. A refusal goes out as one word; the reason stays in ``errors``."""
-        try:
-            return self._answer(request)
-        except (ProtocolError, SecureFLError, ConfigurationError) as error:
-            self.errors.append(str(error))
-            return encode(Refusal(_reason(error)))
-        except Exception:  # the owner's own model or data code failed: the round must go on without this client
-            self.errors.append(traceback.format_exc())
-            return encode(Refusal("failed"))
+        with self._one_at_a_time:
+            try:
+                return self._answer(request)
+            except (ProtocolError, SecureFLError, ConfigurationError) as error:
+                self._log(str(error))
+                return encode(Refusal(_reason(error)))
+            except Exception:  # the owner's own model or data code failed: the round must go on without this client
+                self._log(traceback.format_exc())
+                return encode(Refusal("failed"))
+
+    def _log(self, why: str) -> None:
+        """Whoever can send requests can fill it: only the newest are kept."""
+        self.errors.append(why)
+        del self.errors[:-_NEWEST_ERRORS]
 
     def _answer(self, request: bytes) -> bytes:
         match kind(request):
@@ -209,7 +221,7 @@ class Client:
 
     def _join(self, announced: Announcement) -> bytes:
         self._consent(announced.plan)
-        return self._keyholder(announced.run).join(announced)
+        return self._keyholder(announced.run, joining=True).join(announced)
 
     def _consent(self, plan: Plan) -> tuple[Roster, Plan]:
         """Roster and plan as the owner accepted them. Raises ``Refused`` if the server announces anything else."""
@@ -229,23 +241,26 @@ class Client:
             raise Refused("this owner has accepted no roster and plan yet: pin them before taking part")
         return self._accepted
 
-    def _keyholder(self, run: str) -> KeyHolder:
+    def _keyholder(self, run: str, joining: bool = False) -> KeyHolder:
         """The keeper of a run's CKKS key and model, read back from the store after a restart."""
         roster, plan = self._pinned()
-        if run not in self._keyholders:
-            self._keyholders[run] = KeyHolder(
-                self.name,
-                self._identity,
-                roster,
-                plan,
-                run,
-                self._model,
-                self._test,
-                self._store,
-                self._random,
-                self._work,
-            )
-        return self._keyholders[run]
+        if run in self._keyholders:
+            return self._keyholders[run]
+        found = KeyHolder(
+            self.name,
+            self._identity,
+            roster,
+            plan,
+            run,
+            self._model,
+            self._test,
+            self._store,
+            self._random,
+            self._work,
+        )
+        if joining or found.round is not None:  # else anybody could have this client remember runs without end
+            self._keyholders[run] = found
+        return found
 
 
 def _identity(store: Store, random: Random) -> Identity:

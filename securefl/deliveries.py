@@ -63,13 +63,14 @@ def deliver_model(
     announced: Announcement,
     roster: Roster,
     evidence: tuple[Envelope, ...],
+    holders: Sequence[str],
     behind: Sequence[str],
     kept: Envelope | None,
     exchange: Exchange,
 ) -> CaughtUp:
     """Have the announced round's model handed to those who are behind, as ``kept`` or sealed anew by one who has it.
 
-    ``evidence``: signed replies with its tag. With nobody behind, the model is sealed, to be kept.
+    ``evidence``: signed replies with its tag, of ``holders``, who are asked in this order.
     """
     run, number, plan = announced.run, announced.round, announced.plan
     wanted = Wanted(
@@ -79,5 +80,4 @@ def deliver_model(
         SealModelRequest(run, number, announced.key_id),
         lambda checkpoint: InstallModelRequest(run, number, checkpoint, evidence),
     )
-    givers = [reply.signed.authenticate(roster).sender for reply in evidence]
-    return drive(ModelDelivery(roster, wanted, behind, givers[:_GIVERS], kept), exchange)
+    return drive(ModelDelivery(roster, wanted, behind, holders[:_GIVERS], kept), exchange)

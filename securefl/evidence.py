@@ -18,6 +18,8 @@ def check_signed(roster: Roster, tag: bytes, evidence: Sequence[Envelope], neede
     ``tag`` is computed by the caller, from its own key and the model itself. It binds run, round and key, so that it
     does not matter in which session somebody signed it.
     """
+    if len(evidence) > len(roster.keys):
+        raise Inconsistent(f"{len(evidence)} signed words of {len(roster.keys)} clients")
     signers = {sender for reply in evidence if (sender := _signer(roster, reply, tag)) is not None}
     if len(signers) < needed:
         raise Inconsistent(f"{len(signers)} clients signed the tag of the model, {needed} are needed")

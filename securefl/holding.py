@@ -42,8 +42,8 @@ class Holding:
     def __init__(self, store: Store, run: str, plan: bytes) -> None:
         self._store = store
         self._names = (f"run {run}", f"model {run}", f"previous model {run}")
-        stored = store.get(self._names[0])
-        self._record = None if stored is None else _decoded(stored, plan)
+        self._stored = store.get(self._names[0])
+        self._record = None if self._stored is None else _decoded(self._stored, plan)
         self.model, self.previous = (store.get(name) or b"" for name in self._names[1:])
 
     @property
@@ -58,12 +58,13 @@ class Holding:
         return self._record is None
 
     def write(self, record: Record, model: bytes | None = None) -> None:
-        """On disk when it returns; a new model moves the one before back."""
-        values = {self._names[0]: msgspec.msgpack.encode(record)}
+        """On disk when it returns; a new model moves the one before back. Raises ``Refused`` if somebody else wrote."""
+        encoded = msgspec.msgpack.encode(record)
+        values = {self._names[0]: encoded}
         if model is not None:
             values |= {self._names[1]: model, self._names[2]: self.model}
-        self._store.put(values)
-        self._record = record
+        self._store.put(values, expected={self._names[0]: self._stored})
+        self._record, self._stored = record, encoded
         if model is not None:
             self.previous, self.model = self.model, model
 

@@ -119,7 +119,9 @@ class KeyHolder:
             self._held.write(Record(self._plan.digest(), secret), self._first_model())
         elif secret != self._held.record.key:
             self._held.write(replace(self._held.record, next_key=secret))
-        return self._reply(session, Step.RECEIVE_KEY, KeyReceived(key.key_id, self._tag(key)).encoded())
+        return self._reply(
+            session, Step.RECEIVE_KEY, KeyReceived(key.key_id, self._held.record.round, self._tag(key)).encoded()
+        )
 
     # ---- a round
 
@@ -135,6 +137,7 @@ class KeyHolder:
             check_signed(self._roster, announced.tag, announced.evidence, protection.binding(self._plan))
         elif record.sums >= self._plan.key_rounds:
             raise Refused(f"the run's key has decrypted its {record.sums} sums: the server must have a new one made")
+        self._one_use = None  # or packages recorded before would open for as long as this process lives
         return key
 
     def take_up(self, key: CKKSKey) -> Encoding:
@@ -235,7 +238,8 @@ class KeyHolder:
         # What was decrypted of the next round stays remembered, unless the model moves on: a catch-up to the round that
         # this client has already must not buy the server another decryption.
         asked = record.asked if request.round == record.round else b""
-        self._held.write(replace(record, round=request.round, agreed=b"", reply=b"", asked=asked), model)
+        if (request.round, model) != (record.round, self._held.model):
+            self._held.write(replace(record, round=request.round, agreed=b"", reply=b"", asked=asked), model)
         self.take_up(key)
         return self._reply(session, Step.INSTALL_MODEL, tag)
 

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from protocols.aggregation.apply import ApplyServer, Commit
-from protocols.aggregation.messages import ApplyRequest
+from protocols.aggregation.messages import ApplyRequest, Envelope
 from protocols.aggregation.session import Roster, Terms
 from protocols.base import Exchange, drive
-from protocols.errors import RoundAborted
+from protocols.errors import MalformedMessage, RoundAborted
 from securefl import protection
 from securefl.announcement import Announcement, KeyReceived
 from securefl.checkpoint import Kept
@@ -28,36 +28,43 @@ class Relay:
         self._roster = roster
         self._announce = announce
 
-    def key(self, exchange: Exchange) -> None:
-        """Have the clients' key made where there is none, or replaced once it has decrypted as many sums as it may.
-
-        It binds once enough of them signed the same model's tag under it; until then they keep the one before.
+    def prepare(self, exchange: Exchange) -> None:
+        """Before a round: bring who is behind up to date, and have the key made where there is none, replaced where it
+        has decrypted as many sums as it may, or made anew where hardly anybody has it any more.
         """
+        self.catch_up(exchange)  # first: only who has the model can sign for it under a new key
         state, plan = self._kept.state, self._announced.plan
-        if state.key_id and state.round - state.key_round < plan.key_rounds:
-            return
-        enough = max(plan.minimum, protection.binding(plan))
+        used_up = state.round - state.key_round >= plan.key_rounds
+        lost = len(plan.clients) - len(state.behind) < self._enough
+        if not state.key_id or used_up or lost:
+            self._new_key(exchange)
+            self.catch_up(exchange)
+
+    def _new_key(self, exchange: Exchange) -> None:
+        """It binds once enough clients signed the current model's tag under it; until then they keep the one before."""
+        state, plan = self._kept.state, self._announced.plan
         try:
-            delivered = new_key(self._announced, self._roster, enough, exchange)
+            delivered = new_key(self._announced, self._roster, self._enough, exchange)
         except RoundAborted as error:
             raise failed(error) from error
-        words = {name: reply.parts[0] for name, reply in delivered.replies.items()}
-        word, count = Counter(words.values()).most_common(1)[0] if words else (b"", 0)
-        if count < enough:
-            found = f"{delivered.joined} clients joined and {count} hold one CKKS key and model, {enough} are needed"
-            raise RoundFailed(f"{found}: {named(delivered.faults)}. The run goes on when more are back.")
-        held = KeyReceived.decoded(word)
+        words = {name: _word(reply) for name, reply in delivered.replies.items()}
+        current = [word for word in words.values() if word is not None and word.round == state.round]
+        word, count = Counter(current).most_common(1)[0] if current else (None, 0)
+        if word is None or count < self._enough:
+            found = f"{delivered.joined} clients joined and {count} hold one CKKS key and the model"
+            lost = named(delivered.faults)
+            raise RoundFailed(f"{found}, {self._enough} are needed: {lost}. The run goes on when more are back.")
         agreed = tuple(reply for name, reply in delivered.replies.items() if words[name] == word)
         behind = tuple(name for name in plan.clients if words.get(name) != word)
-        self._kept.save(key_id=held.key_id, tag=held.tag, key_round=state.round, evidence=agreed, behind=behind)
+        self._kept.save(key_id=word.key_id, tag=word.tag, key_round=state.round, evidence=agreed, behind=behind)
 
     def catch_up(self, exchange: Exchange) -> None:
         """Have key and model handed to those who lack them, by one who has them; who is silent is asked next time."""
         state = self._kept.state
-        if not state.behind:
+        if not state.behind or not state.key_id:
             return
         shared = share_key(self._announced, self._roster, self._holders, state.behind, exchange)
-        current = KeyReceived(state.key_id, state.tag).encoded()
+        current = KeyReceived(state.key_id, state.round, state.tag).encoded()
         there = {name for name, reply in shared.replies.items() if reply.parts[0] == current}
         lacking = tuple(name for name in shared.replies if name not in there)
         if lacking:
@@ -84,13 +91,15 @@ class Relay:
             self._kept.save(behind=tuple(sorted({*self._kept.state.behind, *missed})))
 
     def seal(self, exchange: Exchange) -> None:
-        """Have the current model sealed, and keep that."""
+        """Have the current model sealed, and keep that. Two who have the model try whether it opens: nobody else could
+        tell before it is needed.
+        """
         if self._kept.sealed is None:
-            self._hand_model((), exchange)
+            self._hand_model(self._holders[-2:], exchange)
 
     def _hand_model(self, behind: Sequence[str], exchange: Exchange) -> tuple[str, ...]:
         kept, evidence = self._kept.sealed, self._kept.state.evidence
-        caught = deliver_model(self._announced, self._roster, evidence, behind, kept, exchange)
+        caught = deliver_model(self._announced, self._roster, evidence, self._holders, behind, kept, exchange)
         if caught.checkpoint is not None and caught.checkpoint is not kept:
             self._kept.save_sealed(caught.checkpoint)
         return caught.holders
@@ -100,9 +109,26 @@ class Relay:
         return self._announce(self._kept.state.round)
 
     @property
+    def _enough(self) -> int:
+        plan = self._announced.plan
+        return max(plan.minimum, protection.binding(plan))
+
+    @property
     def _holders(self) -> list[str]:
-        """Who signed that it has the current model."""
-        return [reply.signed.authenticate(self._roster).sender for reply in self._kept.state.evidence]
+        """Who signed that it has the current model; at each attempt another one comes first, if some do not help."""
+        state = self._kept.state
+        signed = (reply.signed.authenticate(self._roster).sender for reply in state.evidence)
+        names = [name for name in signed if name not in state.behind]
+        first = state.attempt % max(1, len(names))
+        return names[first:] + names[:first]
+
+
+def _word(reply: Envelope) -> KeyReceived | None:
+    """What a client said of its key; None for what is no word."""
+    try:
+        return KeyReceived.decoded(reply.parts[0])
+    except MalformedMessage:
+        return None
 
 
 def failed(error: RoundAborted, then: str = "The model is unchanged.") -> RoundFailed:

@@ -147,8 +147,8 @@ class Server:
 
     def set_up(self, exchange: Exchange) -> None:
         """Before the first round under CKKS: have a client make the key and relay it. Otherwise nothing to do."""
-        if self._protection.sealed:
-            self._relay.key(exchange)
+        if self._protection.sealed and not self._state.key_id:
+            self._relay.prepare(exchange)
 
     def finish(self, exchange: Exchange) -> None:
         """After the last round under CKKS: bring who is behind up to date, and keep the model, sealed by a client."""
@@ -165,8 +165,7 @@ class Server:
         if self._state.pending is not None:
             return self._finish_pending(exchange)
         if self._protection.sealed:
-            self._relay.key(exchange)
-            self._relay.catch_up(exchange)
+            self._relay.prepare(exchange)
         self._kept.save(attempt=self._state.attempt + 1)
         number = self._state.round + 1
         agreed = self._terms(number)

@@ -39,6 +39,7 @@ class Store:
         if tables and (application, version) != (_APPLICATION, _FORMAT):
             raise sqlite3.DatabaseError(f"application {application:#x}, format {version}")
         self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA secure_delete = ON")  # a key that was replaced is gone
         self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
         self._connection.execute("CREATE TABLE IF NOT EXISTS value (name TEXT PRIMARY KEY, content BLOB NOT NULL)")
@@ -50,10 +51,19 @@ class Store:
         row = self._connection.execute("SELECT content FROM value WHERE name = ?", (name,)).fetchone()
         return None if row is None else bytes(row[0])
 
-    def put(self, values: Mapping[str, bytes]) -> None:
-        """Write all of ``values`` in one transaction, on disk when it returns."""
+    def put(self, values: Mapping[str, bytes], expected: Mapping[str, bytes | None] | None = None) -> None:
+        """Write all of ``values`` in one transaction, on disk when it returns.
+
+        Raises ``Refused``, and writes nothing, unless what is stored is still as ``expected``: another process that has
+        this file open changed it.
+        """
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
+            for name, value in (expected or {}).items():
+                if self.get(name) != value:
+                    raise Refused(
+                        f"another process has changed {name!r} meanwhile: run one client on a store at a time"
+                    )
             self._connection.executemany("INSERT OR REPLACE INTO value VALUES (?, ?)", list(values.items()))
 
     def join_attempt(self, run: str, round: int, attempt: int) -> None:

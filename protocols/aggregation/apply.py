@@ -91,6 +91,8 @@ def verified_sum(terms: Terms, request: ApplyRequest) -> tuple[RingVector, tuple
     The ``a`` of the sum follows from the seeds in the contributors' own signatures. Nothing that the server chose
     is ever multiplied by the key.
     """
+    if max(len(request.cohort), len(request.inputs), len(request.consents)) > len(terms.roster.keys):
+        raise Inconsistent("the sum names more clients than there are")
     headers = [signed.open(terms.roster, terms.session, Step.INPUT) for signed in request.inputs]
     survivors = [header.sender for header in headers]
     quorum, least = _fewest(terms, request)
@@ -121,6 +123,8 @@ def check_agreed(terms: Terms, request: ApplyRequest, agreed: Sequence[Signed], 
 
     Or a server could hand each client another, and read off who answers like whom what no client would tell it.
     """
+    if len(agreed) > len(terms.roster.keys):
+        raise Inconsistent(f"{len(agreed)} signatures of {len(terms.roster.keys)} clients")
     body, signers = tree_of([sum_digest(request)]).root, set()
     for signed in agreed:
         header = signed.open(terms.roster, terms.session, Step.AGREE)
@@ -187,7 +191,12 @@ class ApplyServer:
     def __init__(self, terms: Terms, request: ApplyRequest, tries: int = 3) -> None:
         self._terms = terms
         self._request = request
-        self._threshold = terms.rules.binding(len(request.cohort), len(terms.roster.keys))
+        rules, roster = terms.rules, len(terms.roster.keys)
+        # Of the first half, what clients demand: they do not know the cohort of a sum before they accept it.
+        self._needed = {
+            Step.AGREE: rules.binding(rules.fewest, roster),
+            Step.APPLY: rules.binding(len(request.cohort), roster),
+        }
         self._tries = self._left = tries
         self._turn = _Turn(terms, Step.AGREE, frozenset(terms.roster.keys), encode(request), self._same)
         self.faults: dict[ClientId, str] = {}
@@ -199,13 +208,14 @@ class ApplyServer:
         turn = self._turn
         collect(replies, turn, self.faults)
         self._left -= 1
-        if len(turn.agreed) >= self._threshold:
+        needed = self._needed[turn.step]
+        if len(turn.agreed) >= needed:
             return self._decrypt(turn) if turn.step is Step.AGREE else {}
         # Who answered is bound to that answer: with everyone heard, asking again cannot change the count.
         if self._left == 0 or turn.accepted == turn.asked:
             what = "sum" if turn.step is Step.AGREE else "model"
             raise RoundAborted(
-                f"{len(turn.agreed)} clients agree on the {what}, {self._threshold} are needed: ask again",
+                f"{len(turn.agreed)} clients agree on the {what}, {needed} are needed: ask again",
                 self.faults,
                 {name: f"exchange {Step.APPLY:d}" for name in sorted(self._terms.roster.keys.keys() - turn.accepted)},
             )
@@ -214,7 +224,7 @@ class ApplyServer:
     @property
     def result(self) -> Commit:
         turn, agreed = self._turn, self._turn.agreed
-        if turn.step is Step.AGREE or len(agreed) < self._threshold:
+        if turn.step is Step.AGREE or len(agreed) < self._needed[Step.APPLY]:
             raise RuntimeError("the round is not committed: drive the session to its end first")
         said = [read(turn.replies[name].parts, Applied) for name in agreed]
         reported = sorted(applied.accuracy for applied in said if applied.accuracy is not None)

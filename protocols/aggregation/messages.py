@@ -23,6 +23,9 @@ SHORT_REPLY = 4096
 # The short fields of a header are relayed to all: they may not grow.
 _Hash = Annotated[bytes, msgspec.Meta(max_length=32)]
 _Name = Annotated[ClientId, msgspec.Meta(max_length=LONGEST_NAME)]
+# A run's name is kept by who hears it; a number of a round is written in eight bytes.
+RunName = Annotated[str, msgspec.Meta(max_length=LONGEST_NAME)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -242,9 +245,9 @@ class ApplyRequest(Message, frozen=True):
     """Exchange 5, where only key holders can decode: the sum, whose it is, and proof that clients agreed to that."""
 
     KIND: ClassVar[int] = 6
-    run: str
-    round: int
-    attempt: int
+    run: RunName
+    round: Number
+    attempt: Number
     total: bytes
     cohort: tuple[ClientId, ...]
     shared: bytes
@@ -257,8 +260,8 @@ class DecryptRequest(Message, frozen=True):
     """The second half of exchange 5: signatures of those who were handed the very same sum."""
 
     KIND: ClassVar[int] = 13
-    run: str
-    round: int
+    run: RunName
+    round: Number
     agreed: tuple[Signed, ...]
 
 

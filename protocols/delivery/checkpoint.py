@@ -67,13 +67,16 @@ class ModelDelivery:
         collect(replies, self._exchange, faults)
         self.faults |= faults
         if self._exchange.step is Step.SEAL_MODEL:
-            self._checkpoint = self._sealed()
-            return self._hand_out() if self._checkpoint else self._ask_giver()
+            sealed = self._sealed()
+            self._checkpoint = sealed or self._checkpoint
+            return self._hand_out() if sealed else self._ask_giver()
         installed = {name for name, reply in self._exchange.replies.items() if reply.parts[0] == self._wanted.tag}
         self._holders |= installed
-        if installed or not faults:
+        self._behind -= installed
+        if not faults:
             return {}
-        self._checkpoint = None  # who answered could not use it: it may be none
+        # Some who answered could not use it: it may be none, whatever others say that did.
+        self._checkpoint = self._checkpoint if installed else None
         return self._ask_giver()
 
     @property

@@ -32,6 +32,8 @@ def give(
     random: Random,
 ) -> Envelope:
     """Seal ``secret`` to everyone in ``joined``, after checking that each signed its key for this session."""
+    if len(joined) > len(roster.keys):
+        raise Inconsistent(f"{len(joined)} joined, of {len(roster.keys)} clients")
     receivers = {}
     for each in joined:
         sender = each.signed.open(roster, session, Step.JOIN).sender

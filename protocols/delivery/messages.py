@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from protocols.aggregation.messages import Envelope, Extract
+from protocols.aggregation.messages import Envelope, Extract, Number, RunName
 from protocols.aggregation.session import Roster
 from protocols.base import ClientId
 from protocols.primitives import digest
@@ -42,8 +42,8 @@ class MakeKeyRequest(Message, frozen=True):
     """Asks one client to make a new CKKS key and seal it to all who joined."""
 
     KIND: ClassVar[int] = 8
-    run: str
-    round: int
+    run: RunName
+    round: Number
     joined: tuple[Envelope, ...]
 
 
@@ -51,8 +51,8 @@ class ReceiveKeyRequest(Message, frozen=True):
     """The giver's signed header and the part for this receiver."""
 
     KIND: ClassVar[int] = 9
-    run: str
-    round: int
+    run: RunName
+    round: Number
     given: Extract
 
 
@@ -60,8 +60,8 @@ class ShareKeyRequest(Message, frozen=True):
     """Asks one client to seal the CKKS key that the run has now to those who joined later."""
 
     KIND: ClassVar[int] = 10
-    run: str
-    round: int
+    run: RunName
+    round: Number
     key_id: bytes
     joined: tuple[Envelope, ...]
 
@@ -70,8 +70,8 @@ class SealModelRequest(Message, frozen=True):
     """Asks a client that holds the model of ``round`` to seal it, under the run's key, for those who lack it."""
 
     KIND: ClassVar[int] = 11
-    run: str
-    round: int
+    run: RunName
+    round: Number
     key_id: bytes
 
 
@@ -79,8 +79,8 @@ class InstallModelRequest(Message, frozen=True):
     """A sealed model, and the signed replies that show which model is the right one."""
 
     KIND: ClassVar[int] = 12
-    run: str
-    round: int
+    run: RunName
+    round: Number
     checkpoint: Envelope
     evidence: tuple[Envelope, ...]
 

@@ -252,9 +252,9 @@ def opened(key: bytes, sealed: bytes, associated: bytes) -> bytes:
     return AESGCM(key).decrypt(bytes(12), sealed, associated)
 
 
-def key_received(name: bytes, tag: bytes) -> bytes:
+def key_received(name: bytes, round: int, tag: bytes) -> bytes:
     """`KeyReceived`: an array like every record of secagg.md, section 3."""
-    return pack([name, tag])
+    return pack([name, round, tag])
 
 
 # ---- section 4

@@ -304,8 +304,8 @@ def test_our_code_opens_the_packages_that_the_document_seals() -> None:
 
 
 def test_our_code_reads_what_the_document_says_on_receiving_a_key() -> None:
-    word = ckks.key_received(ckks.key_id(KEY), bytes(range(32)))
-    assert KeyReceived(ckks.key_id(KEY), bytes(range(32))).encoded() == word
+    word = ckks.key_received(ckks.key_id(KEY), 7, bytes(range(32)))
+    assert KeyReceived(ckks.key_id(KEY), 7, bytes(range(32))).encoded() == word
     assert KeyReceived.decoded(word).key_id == ckks.key_id(KEY)
 
 

@@ -233,7 +233,7 @@ def _second_life(again: Server, restarted: list[Client], handed_out: list[bytes]
 def test_too_few_keys_end_the_set_up() -> None:
     coordinator, owners = server("ckks"), clients()
     enrol(coordinator, owners)
-    with pytest.raises(RoundFailed, match="2 clients joined and 0 hold one CKKS key and model, 4 are needed"):
+    with pytest.raises(RoundFailed, match="2 clients joined and 0 hold one CKKS key and the model, 4 are needed"):
         coordinator.set_up(direct(owners[:2]))
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocols.aggregation.messages import Refusal
+from protocols.aggregation.messages import DecryptRequest, Header, KeysRequest, Refusal, envelope
+from protocols.aggregation.session import Step
 from protocols.base import Exchange, Messages, Replies
-from protocols.delivery.client import seal_model
+from protocols.delivery.client import open_model, seal_model
 from protocols.delivery.messages import (
     InstallModelRequest,
     MakeKeyRequest,
     ReceiveKeyRequest,
     SealModelRequest,
     catch_up,
+    key_setup,
 )
 from protocols.delivery.messages import ShareKeyRequest as Share
 from protocols.wire import decode, encode, kind
@@ -127,7 +129,7 @@ def test_too_few_for_a_new_key_leave_everybody_with_the_old_one_and_the_run_goes
     coordinator, owners = begun()
     coordinator.round(direct(owners))
     before = keys(owners)
-    with pytest.raises(RoundFailed, match="2 clients joined and 0 hold one CKKS key and model, 4 are needed"):
+    with pytest.raises(RoundFailed, match="2 clients joined and 0 hold one CKKS key and the model, 4 are needed"):
         coordinator.round(direct(owners[:2]))
     assert keys(owners) == before
     assert coordinator.round(direct(owners)).contributors == NAMES
@@ -208,6 +210,93 @@ def test_a_rotation_cannot_be_replayed_to_bring_a_key_back() -> None:
     assert coordinator.round(direct(owners)).contributors == NAMES
 
 
+def test_a_rotation_that_falls_due_while_clients_are_behind_waits_until_they_are_not() -> None:
+    """Only who has the model can sign for it under a new key: they are caught up under the old one first."""
+    coordinator, owners = begun()
+    lost_sum = []
+
+    def without_dans_decryption(requests: Messages) -> Replies:
+        for name, request in requests.items():
+            if (name, kind(request)) == ("dan", DecryptRequest.KIND):
+                lost_sum.append(name)
+            elif name != "eve":
+                yield from direct(owners)({name: request})
+
+    assert coordinator.round(without_dans_decryption).round == 1 and lost_sum
+    assert coordinator.round(direct(owners)).contributors == NAMES
+    assert one_model(owners) and len(keys(owners)) == 1
+
+
+def test_a_key_that_someone_on_the_wire_had_made_is_replaced_by_one_that_the_server_knows() -> None:
+    """Requests are not signed: he drives a whole rotation by himself. It costs an attempt, and no more."""
+    coordinator, owners = begun(shield=CKKS())
+    coordinator.round(direct(owners))
+    before = coordinator._state
+    coordinator._relay._new_key(direct(owners))
+    forged = coordinator._announcement(2)
+    coordinator._kept.save(**{name: getattr(before, name) for name in before.__struct_fields__})
+    for owner in owners:
+        owner.handle(encode(KeysRequest(forged.encoded())))
+    assert before.key_id not in keys(owners)
+    with pytest.raises(RoundFailed, match="refused: behind"):
+        coordinator.round(direct(owners))
+    assert coordinator.round(direct(owners)).contributors == NAMES
+
+
+def test_holders_that_never_help_are_not_asked_first_for_ever() -> None:
+    """Three of six honest in training and silent when a key or a model is wanted of them."""
+    names = ("ada", "bob", "cyd", "dan", "eve")
+    coordinator, owners = begun(shield=CKKS(minimum=3), there=4)
+
+    def unhelpful(requests: Messages) -> Replies:
+        for name, request in requests.items():
+            if not (name in names[:3] and kind(request) in (Share.KIND, SealModelRequest.KIND)):
+                yield from direct(owners)({name: request})
+
+    for _ in range(2):
+        coordinator.round(direct(owners[:4]))
+    found = [coordinator.round(unhelpful).contributors for _ in range(4)]
+    assert "eve" in found[-1]
+
+
+def test_a_word_that_is_none_costs_its_sender_the_key_and_stops_nobody() -> None:
+    coordinator, owners = server("ckks"), clients()
+    enrol(coordinator, owners)
+
+    def garbled(requests: Messages) -> Replies:
+        for name, request in requests.items():
+            for sender, reply in direct(owners)({name: request}):
+                if (name, kind(request)) == ("ada", ReceiveKeyRequest.KIND):
+                    session = key_setup(RUN, coordinator.plan.digest(), coordinator._known_roster(), 0)
+                    header = Header(session, Step.RECEIVE_KEY, "ada", b"", b"", b"")
+                    reply = encode(envelope(owners[0]._identity, header, [b"nonsense"]))
+                yield sender, reply
+
+    coordinator.set_up(garbled)
+    assert coordinator.round(direct(owners)).contributors == NAMES
+
+
+def test_the_checkpoint_of_a_finished_run_opens_for_others_or_another_one_is_made() -> None:
+    coordinator, owners = begun(shield=CKKS())
+    coordinator.round(direct(owners))
+    coordinator._kept.save(attempt=len(NAMES))  # ada is asked first
+    bad, session = owners[0], catch_up(RUN, coordinator.plan.digest(), coordinator._known_roster(), 1)
+    spoilt = seal_model("ada", bad._identity, session, bytes(32), coordinator._state.tag, bytes(88), os.urandom)
+
+    def spoiling(requests: Messages) -> Replies:
+        for name, request in requests.items():
+            if (name, kind(request)) == ("ada", SealModelRequest.KIND):
+                yield name, encode(spoilt)
+            else:
+                yield from direct(owners)({name: request})
+
+    coordinator.finish(spoiling)
+    kept = coordinator._kept.sealed
+    assert kept is not None and kept != spoilt
+    tag_key = keyholder(owners[1])._held.record.keys[0].tag_key
+    assert open_model(session, coordinator._known_roster(), tag_key, kept) == keyholder(owners[1])._held.model
+
+
 def test_a_key_that_was_replaced_never_comes_back() -> None:
     """Else a server could have the count of its sums begin anew, for ever: rotate, hand the old one round, announce it.
 
@@ -231,7 +320,7 @@ def test_a_key_is_taken_up_when_enough_have_signed_for_it_and_not_on_the_servers
     coordinator, owners = begun()
     coordinator.round(direct(owners))
     (old,) = keys(owners)
-    coordinator._relay.key(direct(owners))
+    coordinator._relay._new_key(direct(owners))
     evidence = coordinator._state.evidence
     for few in ((), evidence[:2]):
         coordinator._kept.save(evidence=few)
@@ -354,6 +443,7 @@ def test_a_bad_checkpoint_is_followed_by_another_clients() -> None:
             return encode(seal_model("ada", bad._identity, session, tag_key, state.tag, spoilt, os.urandom))
 
     seen: list[int] = []
+    coordinator._kept.save(attempt=4)  # of four who have the model, ada is asked first
     team = [Spoiling(), *owners[1:]]
     assert "eve" in coordinator.round(watched(direct(team), seen)).contributors  # type: ignore[arg-type]
     assert seen.count(SealModelRequest.KIND) == 2

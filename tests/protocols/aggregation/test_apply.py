@@ -358,10 +358,10 @@ def test_an_agreement_to_another_sum_is_a_fault_and_does_not_count(over: tuple[C
     other = changed(request, total=b"\1" + request.total[1:])
     server = ApplyServer(cohort.terms, request, tries=1)
     server.open()
-    replies = [(name, agreement(cohort, other if name < "c2" else request, name)) for name in names(5)]
-    with pytest.raises(RoundAborted, match="3 clients agree on the sum, 4 are needed") as aborted:
+    replies = [(name, agreement(cohort, other if name < "c3" else request, name)) for name in names(5)]
+    with pytest.raises(RoundAborted, match="2 clients agree on the sum, 3 are needed") as aborted:
         server.advance(replies)
-    assert aborted.value.faults == dict.fromkeys(("c0", "c1"), "agrees to another sum")
+    assert aborted.value.faults == dict.fromkeys(("c0", "c1", "c2"), "agrees to another sum")
 
 
 def test_an_apply_that_stays_short_aborts_after_its_tries(over: tuple[Cohort, ApplyRequest]) -> None:

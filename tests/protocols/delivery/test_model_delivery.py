@@ -123,12 +123,22 @@ def test_a_checkpoint_that_receivers_refuse_is_followed_by_the_next_givers(
     assert asked(line) == ([BEHIND, {"c0"}, BEHIND] if kept else [{"c0"}, BEHIND, {"c1"}, BEHIND])
 
 
-def test_a_checkpoint_that_one_receiver_could_use_is_kept(clients: dict[ClientId, Client]) -> None:
-    """A receiver that refuses what others can use costs no second giver."""
+def test_one_receiver_that_says_it_could_use_a_checkpoint_does_not_speak_for_the_others(
+    clients: dict[ClientId, Client],
+) -> None:
+    """Giver and one receiver may lie together, and keep an honest one from the model: it is handed another giver's."""
     line = Line(clients, {}, {(1, "c4"): encode(Refusal("protocol"))})
     caught_up = drive(server(), line)
-    assert caught_up.holders == ("c3",) and set(caught_up.faults) == {"c4"}
-    assert caught_up.checkpoint is not None and asked(line) == [{"c0"}, BEHIND]
+    assert caught_up.holders == ("c3", "c4") and set(caught_up.faults) == {"c4"}
+    assert caught_up.checkpoint is not None and asked(line) == [{"c0"}, BEHIND, {"c1"}, {"c4"}]
+
+
+def test_who_refuses_every_checkpoint_costs_no_more_than_the_givers(clients: dict[ClientId, Client]) -> None:
+    refusal = encode(Refusal("protocol"))
+    line = Line(clients, {}, {(turn, "c4"): refusal for turn in (1, 3, 5)})
+    caught_up = drive(server(), line)
+    assert caught_up.holders == ("c3",)
+    assert asked(line) == [{"c0"}, BEHIND, {"c1"}, {"c4"}, {"c2"}, {"c4"}]
 
 
 def test_receivers_that_refused_one_checkpoint_and_hear_nothing_of_the_next_are_silent(
@@ -203,4 +213,5 @@ def test_who_signs_another_tag_or_somebody_elses_word_is_no_holder(clients: dict
         signed("c4", Step.SEAL_MODEL, TAG),
         signed("c4", Step.INSTALL_MODEL, TAG, TAG),
     ):
-        assert drive(server(sealed()), Line(clients, {}, {(0, "c4"): encode(word)})).holders == ("c3",)
+        lies = {(turn, "c4"): encode(word) for turn in (0, 2, 4, 6)}
+        assert drive(server(sealed()), Line(clients, {}, lies)).holders == ("c3",)

@@ -163,7 +163,7 @@ def checkpoint(giver: ClientId = "c0") -> Envelope:
 
 
 def received() -> tuple[Envelope, ...]:
-    return _said_by_all(KEY_SESSION, Step.RECEIVE_KEY, KeyReceived(KEY_ID, TAG).encoded())
+    return _said_by_all(KEY_SESSION, Step.RECEIVE_KEY, KeyReceived(KEY_ID, 3, TAG).encoded())
 
 
 def installed() -> tuple[Envelope, ...]:

@@ -203,7 +203,7 @@ def _deliveries() -> list[Reader]:
 
 def _applications() -> list[Reader]:
     terms, requests = recorded("residues").terms, messages()
-    word = KeyReceived(bytes(32), bytes(32)).encoded()
+    word = KeyReceived(bytes(32), 3, bytes(32)).encoded()
 
     def agreeing(data: bytes) -> None:
         check_agreed(terms, handed(), decode(data, DecryptRequest).agreed, 3)
