@@ -37,14 +37,14 @@ class Record(Struct, frozen=True, array_like=True):
 
 
 class Holding:
-    """The record and, beside it, the current model and the one before. What changes together is written together."""
+    """The record, the current model, and in the store the one before. What changes together is written together."""
 
     def __init__(self, store: Store, run: str, plan: bytes) -> None:
         self._store = store
         self._names = (f"run {run}", f"model {run}", f"previous model {run}")
         self._stored = store.get(self._names[0])
         self._record = None if self._stored is None else _decoded(self._stored, plan)
-        self.model, self.previous = (store.get(name) or b"" for name in self._names[1:])
+        self.model = store.get(self._names[1]) or b""
 
     @property
     def record(self) -> Record:
@@ -65,8 +65,12 @@ class Holding:
             values |= {self._names[1]: model, self._names[2]: self.model}
         self._store.put(values, expected={self._names[0]: self._stored})
         self._record, self._stored = record, encoded
-        if model is not None:
-            self.previous, self.model = self.model, model
+        self.model = self.model if model is None else model
+
+    @property
+    def previous(self) -> bytes:
+        """The model before the current one. Seldom wanted, so it is read when it is."""
+        return self._store.get(self._names[2]) or b""
 
 
 def _decoded(stored: bytes, plan: bytes) -> Record:

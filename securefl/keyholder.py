@@ -219,7 +219,8 @@ class KeyHolder:
     def seal_model(self, request: SealModelRequest) -> bytes:
         """Seal the model of a round, this client's last or the one before, for those who missed it; else ``Behind``."""
         record, key = self._held.record, self._named(request.key_id)
-        model = {record.round: self._held.model, record.round - 1: self._held.previous}.get(request.round)
+        held = {record.round: lambda: self._held.model, record.round - 1: lambda: self._held.previous}
+        model = held[request.round]() if request.round in held else b""
         if not model:
             raise Behind(f"this client is at round {record.round}, not {request.round}")
         tag = model_tag(key.tag_key, self._run, request.round, model)

@@ -40,6 +40,8 @@ ALL = (
 signed = st.builds(Signed, st.binary(max_size=40), st.binary(max_size=70))
 envelopes = st.builds(Envelope, signed, st.lists(st.binary(max_size=20), max_size=3).map(tuple))
 numbers = st.integers(-(2**63), 2**64 - 1)
+# A run has a name that is kept, and a round a number that fits eight bytes.
+runs, rounds = st.text(max_size=255), st.integers(0, 2**63 - 1)
 extracts = st.builds(Extract, signed, st.binary(max_size=9), numbers, numbers, st.binary(max_size=99))
 several_envelopes = st.lists(envelopes, max_size=3).map(tuple)
 messages = st.one_of(
@@ -53,14 +55,14 @@ messages = st.one_of(
     st.builds(InputRequest, st.binary(max_size=4), st.lists(extracts, max_size=3).map(tuple)),
     st.builds(ConsistencyRequest, st.binary(max_size=4)),
     st.builds(UnmaskRequest, st.lists(signed, max_size=3).map(tuple)),
-    st.builds(DecryptRequest, st.text(), numbers, st.lists(signed, max_size=3).map(tuple)),
+    st.builds(DecryptRequest, runs, rounds, st.lists(signed, max_size=3).map(tuple)),
     st.builds(Refusal, st.from_regex(r"[a-z]{1,20}", fullmatch=True)),
     st.builds(JoinRequest, st.binary()),
-    st.builds(MakeKeyRequest, st.text(), numbers, several_envelopes),
-    st.builds(ShareKeyRequest, st.text(), numbers, st.binary(max_size=40), several_envelopes),
-    st.builds(ReceiveKeyRequest, st.text(), numbers, extracts),
-    st.builds(SealModelRequest, st.text(), numbers, st.binary(max_size=40)),
-    st.builds(InstallModelRequest, st.text(), numbers, envelopes, several_envelopes),
+    st.builds(MakeKeyRequest, runs, rounds, several_envelopes),
+    st.builds(ShareKeyRequest, runs, rounds, st.binary(max_size=40), several_envelopes),
+    st.builds(ReceiveKeyRequest, runs, rounds, extracts),
+    st.builds(SealModelRequest, runs, rounds, st.binary(max_size=40)),
+    st.builds(InstallModelRequest, runs, rounds, envelopes, several_envelopes),
     envelopes,
 )
 

@@ -85,11 +85,12 @@ def memory(pid: int) -> Iterator[bytes]:
 
 def found_in(pid: int, wanted: dict[str, bytes]) -> set[str]:
     """Which of the wanted things lie in a process's memory: their first bytes, or bytes from their middle."""
-    needles = {}
+    needles: dict[bytes, set[str]] = {}  # clients hold the same key and model: each is looked for once
     for name, value in wanted.items():
         middle = len(value) // 2 if len(value) >= 2 * NEEDLE else 0
-        needles |= {(name, place): value[place : place + NEEDLE] for place in {0, middle}}
-    return {name for region in memory(pid) for (name, _), needle in needles.items() if needle in region}
+        for place in {0, middle}:
+            needles.setdefault(value[place : place + NEEDLE], set()).add(name)
+    return {name for region in memory(pid) for needle, names in needles.items() if needle in region for name in names}
 
 
 def test_nothing_of_a_client_and_nothing_of_seal_is_loaded(finished: Finished) -> None:

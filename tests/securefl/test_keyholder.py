@@ -432,3 +432,59 @@ def test_a_waiting_sum_is_applied_once_clients_that_went_back_in_time_are_caught
     assert coordinator.round(direct(owners)).round == 2
     assert [owner.model_round(RUN) for owner in owners] == [2] * 5
     assert len(models(owners)) == 1
+
+
+def test_nobody_can_have_a_client_remember_runs_without_end() -> None:
+    coordinator, owners = enrolled("ckks")
+    for number in range(20):
+        request = SealModelRequest(f"run {number}", 1, coordinator._state.key_id)
+        assert decode(owners[0].handle(encode(request)), Refusal).reason == "behind"
+    long = SealModelRequest("x" * 256, 1, coordinator._state.key_id)
+    assert decode(owners[0].handle(encode(long)), Refusal).reason == "protocol"
+    assert list(owners[0]._keyholders) == [RUN]
+    for _ in range(3000):
+        owners[0].handle(b"")
+    assert len(owners[0].errors) == 1000
+
+
+@pytest.mark.parametrize("round", [-1, 2**63])
+def test_a_round_that_is_none_is_malformed(round: int) -> None:
+    coordinator, owners = enrolled("ckks")
+    request = encode(SealModelRequest(RUN, round, coordinator._state.key_id))
+    assert decode(owners[0].handle(request), Refusal).reason == "protocol"
+
+
+def test_more_signatures_than_clients_are_refused_before_any_is_verified() -> None:
+    coordinator, owners = enrolled("ckks")
+    coordinator.round(direct(owners[:4]))
+    evidence, holder = coordinator._state.evidence, owners[4]
+    sealed = decode(owners[0].handle(encode(SealModelRequest(RUN, 1, coordinator._state.key_id))), Envelope)
+    holder.handle(encode(InstallModelRequest(RUN, 1, sealed, evidence * 2)))
+    assert holder.errors[-1] == "8 signed words of 5 clients"
+
+
+def test_who_pins_anew_trusts_the_new_roster_and_no_longer_the_old_one() -> None:
+    coordinator, owners = enrolled("ckks")
+    before = owners[0]._keyholder(RUN)
+    owners[0].pin({owner.name: owner.public_key for owner in owners}, coordinator.plan)
+    assert owners[0]._keyholder(RUN) is not before
+
+
+def test_a_client_that_was_started_twice_on_one_store_agrees_to_one_sum(tmp_path: Path) -> None:
+    owners, coordinator = clients(folder=tmp_path), server("ckks")
+    enrol(coordinator, owners)
+    coordinator.set_up(direct(owners))
+    twin = client("eve", folder=tmp_path)
+    twin.pin({owner.name: owner.public_key for owner in owners}, coordinator.plan)
+    assert twin.model_round(RUN) == 0  # it has read the store, as it was
+    said: list[str] = []
+
+    class Doubled(Between):
+        def handle(self, request: bytes) -> bytes:
+            if kind(request) == ApplyRequest.KIND:
+                self._victim.handle(request)
+                said.extend(probed(twin, request))
+            return self._victim.handle(request)
+
+    coordinator.round(direct([*owners[:4], Doubled(owners[4], flipped)]))  # type: ignore[list-item]
+    assert all("another process has changed" in each for each in said)

@@ -51,3 +51,22 @@ def test_a_foreign_database_is_refused_and_left_alone(tmp_path: Path) -> None:
         Store(path)
     with sqlite3.connect(path) as other:
         assert [name for (name,) in other.execute("SELECT name FROM sqlite_master")] == ["theirs"]
+
+
+def test_what_another_process_changed_is_not_overwritten(tmp_path: Path) -> None:
+    """Two clients on one store would each keep their own count of what they agreed to."""
+    one, two = Store(tmp_path / "store"), Store(tmp_path / "store")
+    one.put({"record": b"1", "model": b"a"}, expected={"record": None})
+    two.put({"record": b"2"}, expected={"record": b"1"})
+    with pytest.raises(Refused, match="another process has changed 'record' meanwhile"):
+        one.put({"record": b"3", "model": b"b"}, expected={"record": b"1"})
+    assert (one.get("record"), one.get("model")) == (b"2", b"a")
+
+
+def test_what_is_replaced_is_gone_from_the_file(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    old = bytes(range(256)) * 4
+    store.put({"key": old})
+    store.put({"key": b"new"})
+    store.close()
+    assert old[:64] not in (tmp_path / "store").read_bytes()

@@ -230,11 +230,12 @@ def tampered(data: bytes, what: str, cohort: Cohort) -> bytes:
     return encode(Envelope(signed, parts))
 
 
-@pytest.mark.parametrize("cell", ["ckks", "ckks-unmasked"])
-@pytest.mark.parametrize("what", FLIPS)
+@pytest.mark.parametrize(
+    ("cell", "what"),
+    # Without masks there is no key list to name.
+    [("ckks", what) for what in FLIPS] + [("ckks-unmasked", what) for what in FLIPS if what != "keys"],
+)
 def test_an_upload_that_is_changed_on_the_wire_is_left_out(cell: str, what: str) -> None:
-    if cell == "ckks-unmasked" and what == "keys":
-        pytest.skip("without masks there is no key list to name")
     cohort = make(cell, COUNT, 64)
     wire = Wire(
         cohort.clients,
