@@ -35,6 +35,14 @@ class Record(Struct, frozen=True, array_like=True):
         """The keys that this client can be asked for, the one in use first."""
         return tuple(CKKSKey.from_bytes(package) for package in (self.key, self.next_key) if package)
 
+    def under(self, key: CKKSKey) -> Record:
+        """The record with this key in use, and the one before retired; the record itself where it is in use already."""
+        package = key.to_bytes()
+        if package == self.key:
+            return self
+        retired = (*self.retired, CKKSKey.from_bytes(self.key).key_id)
+        return msgspec.structs.replace(self, key=package, next_key=b"", sums=0, retired=retired)
+
 
 class Holding:
     """The record, the current model, and in the store the one before. What changes together is written together."""

@@ -142,11 +142,10 @@ class KeyHolder:
 
     def take_up(self, key: CKKSKey) -> Encoding:
         """From now on use this key, and no longer the one before."""
-        record, package = self._held.record, key.to_bytes()
-        if package != record.key:
-            retired = (*record.retired, CKKSKey.from_bytes(record.key).key_id)
-            self._held.write(replace(record, key=package, next_key=b"", sums=0, retired=retired))
-        return protection.encoding(self._plan, package, self._work)
+        record = self._held.record.under(key)
+        if record is not self._held.record:
+            self._held.write(record)
+        return protection.encoding(self._plan, record.key, self._work)
 
     def agree(self, request: ApplyRequest) -> bytes:
         """Sign which sum of a round this client was handed, if it is one that enough clients contributed to.
@@ -240,7 +239,8 @@ class KeyHolder:
         # this client has already must not buy the server another decryption.
         asked = record.asked if request.round == record.round else b""
         if (request.round, model) != (record.round, self._held.model):
-            self._held.write(replace(record, round=request.round, agreed=b"", reply=b"", asked=asked), model)
+            record = replace(record, round=request.round, agreed=b"", reply=b"", asked=asked)
+            self._held.write(record.under(key), model)  # together: one without the other would be of no round
         self.take_up(key)
         return self._reply(session, Step.INSTALL_MODEL, tag)
 
