@@ -143,6 +143,33 @@ def test_a_server_that_hands_out_two_sums_has_neither_decrypted(monkeypatch: pyt
         assert len(split(change)) <= 1  # only who was handed what most were decrypts it
 
 
+def test_a_client_that_comes_to_another_model_is_in_the_minority_and_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A faulty machine: it decrypts what all do, takes another step, and is not asked whose fault it is."""
+    coordinator, owners = enrolled("ckks")
+    honest = keyholder.federated_average
+
+    class Drifting(Between):
+        def handle(self, request: bytes) -> bytes:
+            if kind(request) != DecryptRequest.KIND:
+                return self._victim.handle(request)
+            with monkeypatch.context() as faulty:
+                faulty.setattr(keyholder, "federated_average", lambda *step: honest(*step) + np.float32(1e-3))
+                return self._victim.handle(request)
+
+    outcome = coordinator.round(direct([*owners[:4], Drifting(owners[4], flipped)]))  # type: ignore[list-item]
+    assert outcome.dropped == {"eve": "exchange 5"} and outcome.contributors == NAMES
+    assert owners[4].model_round(RUN) == 1 and len(models(owners)) == 2
+    assert coordinator.round(direct(owners)).contributors == NAMES
+    assert len(models(owners)) == 1
+
+
+def test_a_client_that_is_not_invited_follows_the_model_all_the_same() -> None:
+    coordinator, owners = enrolled("ckks")
+    assert coordinator.round(direct(owners), without={"eve"}).contributors == NAMES[:4]
+    assert owners[4].model_round(RUN) == 1 and len(models(owners)) == 1
+    assert coordinator.round(direct(owners)).contributors == NAMES
+
+
 def test_no_client_decrypts_what_too_few_were_handed() -> None:
     coordinator, owners = enrolled("ckks")
 
