@@ -127,12 +127,12 @@ class Decryption:
     total: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
     _tag: bytes = b""
 
-    def tag(self, handed: ApplyRequest, request: DecryptRequest) -> bytes:
+    def tag(self, handed: ApplyRequest, asked: bytes, request: DecryptRequest) -> bytes:
         """Of the sum in place of a model, under a key that is no secret here."""
         if not self._tag:
             terms = self.session.terms
             needed = terms.rules.binding(len(handed.cohort), len(terms.roster.keys))
-            check_agreed(terms, handed, request.agreed, needed)
+            check_agreed(terms, asked, request.agreed, needed)
             self.total = self.session.encoding.decode(*verified_sum(terms, handed))
             moved = self.total.astype("<f4").tobytes()
             self._tag = model_tag(bytes(KEY_BYTES), handed.run, handed.round, moved)
@@ -147,6 +147,7 @@ class KeyHolder:
         self._client = client
         self._decryption = decryption
         self._handed: ApplyRequest | None = None
+        self._asked = b""
 
     def handle(self, request: bytes) -> bytes:
         match kind(request):
@@ -158,15 +159,15 @@ class KeyHolder:
                 return self._client.handle(request)
 
     def _agree(self, request: ApplyRequest) -> bytes:
-        asked = sum_digest(request)
+        self._asked = sum_digest(request)
         verified_sum(self._decryption.session.terms, request)
         self._handed = request
-        return self._reply(Step.AGREE, asked)
+        return self._reply(Step.AGREE, self._asked)
 
     def _decrypt(self, request: DecryptRequest) -> bytes:
         if self._handed is None:
             raise AssertionError(f"{self._name} is to decrypt what it was not handed")
-        tag = self._decryption.tag(self._handed, request)
+        tag = self._decryption.tag(self._handed, self._asked, request)
         self._handed = None
         return self._reply(Step.APPLY, msgspec.msgpack.encode(Applied(tag, 0.5)))
 

@@ -175,7 +175,7 @@ class KeyHolder:
         if handed is None or request.round != handed.round or handed.round != record.round + 1:
             raise Behind(f"this client was handed no sum of round {request.round} since it started")
         agreed = self._terms(handed)
-        check_agreed(agreed, handed, request.agreed, protection.binding(self._plan))
+        check_agreed(agreed, record.asked, request.agreed, protection.binding(self._plan))
         packed, uploads = verified_sum(agreed, handed)
         start = np.frombuffer(self._held.model, "<f4")
         try:

@@ -51,6 +51,8 @@ class Relay:
         current = [word for word in words.values() if word is not None and word.round == state.round]
         word, count = Counter(current).most_common(1)[0] if current else (None, 0)
         if word is None or count < self._enough:
+            older = {name for name, said in words.items() if said is None or said.round != state.round}
+            self._kept.save(behind=tuple(sorted({*state.behind, *older})))  # to be caught up before the next try
             found = f"{delivered.joined} clients joined and {count} hold one CKKS key and the model"
             lost = named(delivered.faults)
             raise RoundFailed(f"{found}, {self._enough} are needed: {lost}. The run goes on when more are back.")

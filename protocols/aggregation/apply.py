@@ -118,14 +118,14 @@ def sum_digest(request: ApplyRequest) -> bytes:
     return digest("apply", encode(request))
 
 
-def check_agreed(terms: Terms, request: ApplyRequest, agreed: Sequence[Signed], needed: int) -> None:
-    """Raise unless so many different clients signed that they were handed this very sum.
+def check_agreed(terms: Terms, asked: bytes, agreed: Sequence[Signed], needed: int) -> None:
+    """Raise unless so many different clients signed that they were handed the very sum with this digest.
 
     Or a server could hand each client another, and read off who answers like whom what no client would tell it.
     """
     if len(agreed) > len(terms.roster.keys):
         raise Inconsistent(f"{len(agreed)} signatures of {len(terms.roster.keys)} clients")
-    body, signers = tree_of([sum_digest(request)]).root, set()
+    body, signers = tree_of([asked]).root, set()
     for signed in agreed:
         header = signed.open(terms.roster, terms.session, Step.AGREE)
         if header.body != body:
@@ -191,6 +191,7 @@ class ApplyServer:
     def __init__(self, terms: Terms, request: ApplyRequest, tries: int = 3) -> None:
         self._terms = terms
         self._request = request
+        self._digest = sum_digest(request)  # once: a sum may be large, and every reply is compared with it
         rules, roster = terms.rules, len(terms.roster.keys)
         # Of the first half, what clients demand: they do not know the cohort of a sum before they accept it.
         self._needed = {
@@ -244,7 +245,7 @@ class ApplyServer:
         return self._turn.ask()
 
     def _same(self, reply: Envelope) -> bytes:
-        if reply.parts != (sum_digest(self._request),):
+        if reply.parts != (self._digest,):
             raise Inconsistent("agrees to another sum")
         return reply.parts[0]
 

@@ -149,8 +149,8 @@ def test_every_client_is_handed_the_sum_once_and_one_decrypts_it_for_all() -> No
 class _Astray(Decryption):
     """Goes on from another sum."""
 
-    def tag(self, handed: ApplyRequest, request: DecryptRequest) -> bytes:
-        return super().tag(handed, request)[::-1]
+    def tag(self, handed: ApplyRequest, asked: bytes, request: DecryptRequest) -> bytes:
+        return super().tag(handed, asked, request)[::-1]
 
 
 def test_a_round_in_which_a_client_decrypts_another_sum_has_no_times() -> None:

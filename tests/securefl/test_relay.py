@@ -227,6 +227,23 @@ def test_a_rotation_that_falls_due_while_clients_are_behind_waits_until_they_are
     assert one_model(owners) and len(keys(owners)) == 1
 
 
+def test_a_rotation_does_not_take_the_run_back_to_what_most_clients_restored(tmp_path: Path) -> None:
+    """Three of five disks come back from before the round: together they could sign for a key, and for an old model."""
+    coordinator, owners = begun(tmp_path, CKKS(minimum=3, key_rounds=1))
+    backups = {name: (tmp_path / f"{name}.store").read_bytes() for name in NAMES[2:]}
+    coordinator.round(direct(owners))
+    tag, model = coordinator._state.tag, owners[0].model(RUN)
+    for name, backup in backups.items():
+        (tmp_path / f"{name}.store").write_bytes(backup)
+    owners = clients(folder=tmp_path)
+    for owner in owners:
+        owner.pin({each.name: each.public_key for each in owners}, coordinator.plan)
+    with pytest.raises(RoundFailed, match="5 clients joined and 2 hold one CKKS key and the model, 3 are needed"):
+        coordinator.round(direct(owners))
+    assert coordinator._state.tag == tag and np.array_equal(owners[0].model(RUN), model)
+    assert coordinator.round(direct(owners)).round == 2 and one_model(owners)
+
+
 def test_a_key_that_someone_on_the_wire_had_made_is_replaced_by_one_that_the_server_knows() -> None:
     """Requests are not signed: he drives a whole rotation by himself. It costs an attempt, and no more."""
     coordinator, owners = begun(shield=CKKS())

@@ -342,15 +342,15 @@ def test_signatures_that_the_sum_is_the_same_go_to_all_who_gave_one(over: tuple[
     asked = server.advance((name, agreement(cohort, request, name)) for name in names(5)[:4])
     (message,) = set(asked.values())
     proof = decode(message, DecryptRequest).agreed
-    check_agreed(cohort.terms, request, proof, 4)
+    check_agreed(cohort.terms, sum_digest(request), proof, 4)
     for few in (proof[:3], (*proof[:3], proof[0])):
         with pytest.raises(Inconsistent, match="clients were handed this sum, 4 are needed"):
-            check_agreed(cohort.terms, request, few, 4)
+            check_agreed(cohort.terms, sum_digest(request), few, 4)
     for other in (changed(request, round=2), changed(request, total=b"\1" + request.total[1:])):
         with pytest.raises(Inconsistent, match="was handed another sum"):
-            check_agreed(cohort.terms, other, proof, 4)
+            check_agreed(cohort.terms, sum_digest(other), proof, 4)
     with pytest.raises(Inconsistent, match="exchange"):  # a signature of another exchange is none
-        check_agreed(cohort.terms, request, [decode(tagged(cohort, "c0", b"new"), Envelope).signed], 1)
+        check_agreed(cohort.terms, sum_digest(request), [decode(tagged(cohort, "c0", b"new"), Envelope).signed], 1)
 
 
 def test_an_agreement_to_another_sum_is_a_fault_and_does_not_count(over: tuple[Cohort, ApplyRequest]) -> None:

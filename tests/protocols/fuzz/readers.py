@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from protocols import shamir
-from protocols.aggregation.apply import check_agreed, verified_sum
+from protocols.aggregation.apply import check_agreed, sum_digest, verified_sum
 from protocols.aggregation.collect import collect
 from protocols.aggregation.marks import mark, marked
 from protocols.aggregation.messages import (
@@ -204,9 +204,10 @@ def _deliveries() -> list[Reader]:
 def _applications() -> list[Reader]:
     terms, requests = recorded("residues").terms, messages()
     word = KeyReceived(bytes(32), 3, bytes(32)).encoded()
+    asked = sum_digest(handed())
 
     def agreeing(data: bytes) -> None:
-        check_agreed(terms, handed(), decode(data, DecryptRequest).agreed, 3)
+        check_agreed(terms, asked, decode(data, DecryptRequest).agreed, 3)
 
     own = announcement().encoded()
     return [
