@@ -11,7 +11,7 @@ from protocols.aggregation.messages import Envelope
 from protocols.aggregation.session import Context, Roster, Terms
 from protocols.errors import MalformedMessage
 from protocols.primitives import digest
-from securefl import protection
+from securefl import global_state, protection
 from securefl.errors import BadInput
 from securefl.plan import Plan
 
@@ -45,8 +45,10 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
     def vector(self) -> NDArray[np.float32]:
         """The model's flat parameters. Raises ``MalformedMessage`` unless they are finite and as many as planned."""
-        if len(self.model) != 4 * self.plan.dimension:
-            raise MalformedMessage(f"a model of {len(self.model)} bytes, {4 * self.plan.dimension} were announced")
+        if len(self.model) != 4 * global_state.length(self.plan):
+            raise MalformedMessage(
+                f"a model of {len(self.model)} bytes, {4 * global_state.length(self.plan)} were announced"
+            )
         vector = np.frombuffer(self.model, "<f4")
         if not np.isfinite(vector).all():
             raise MalformedMessage("the announced model has NaN or infinity")

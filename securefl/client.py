@@ -6,10 +6,10 @@ server says. Nothing leaves but signed protocol messages and refusals, which car
 
 from __future__ import annotations
 
+import hashlib
 import os
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -17,35 +17,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import ApplyRequest, DecryptRequest, KeysRequest, Refusal
+from protocols.aggregation.messages import KeysRequest, Refusal
 from protocols.aggregation.session import Roster
 from protocols.aggregation.states import Contribution
 from protocols.base import Random
-from protocols.delivery.messages import (
-    InstallModelRequest,
-    JoinRequest,
-    MakeKeyRequest,
-    ReceiveKeyRequest,
-    SealModelRequest,
-    ShareKeyRequest,
-)
-from protocols.encoding import Encoding
+from protocols.delivery.messages import JoinRequest
+from protocols.encoding import Encoding, Floats
 from protocols.errors import Behind, ConfigurationError, ProtocolError, SessionSpent
 from protocols.masking import Work
-from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
-from securefl import protection
+from securefl import global_state, holder_requests, protection
+from securefl.account import Account, forgotten, load_identity
 from securefl.announcement import Announcement, public_tag, terms
+from securefl.closing import Endorsed, EndorseRequest, Stated, StateRequest
+from securefl.contribution import Material
 from securefl.data import Dataset
 from securefl.errors import BadInput, BudgetExceeded, Refused, SecureFLError
-from securefl.export import write_model
+from securefl.export import model_file
+from securefl.global_state import Measured
 from securefl.keyholder import KeyHolder
 from securefl.keystream import fastest
 from securefl.plan import Plan
 from securefl.policy import Policy, check_announced, check_model, check_roster
 from securefl.privacy.ledger import Ledger
-from securefl.privacy.mechanism import DPSGD, Budget
+from securefl.privacy.mechanism import Budget
+from securefl.report.canonical import canonical, read
+from securefl.report.document import Report
+from securefl.report.endorsements import endorse
+from securefl.report.statement import SignedStatement, sign
 from securefl.store import Store
+from securefl.testimony import statement
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,9 +59,11 @@ class Client:
     """One data owner. ``model`` is code that the owner installed; ``budget`` None admits only jobs without privacy.
 
     ``policy`` is what the owner takes part in; it may be replaced in a run and then holds from the next attempt on.
-    ``ledger`` and ``store`` outlive the process where they are files. ``test`` is the public test set, needed
-    where only clients can read the model. ``errors`` is the owner's own log of why requests were refused. ``work`` is
-    how masks and ciphertexts are made: a pool's ``map`` in it shares them out among processes.
+    ``ledger``, ``store`` and ``keep`` outlive the process where they are files; what must outlive the run, too, is in
+    ``keep``: the identity, and heads of others' ledgers. ``held_out`` are records to measure with, ``test`` is the
+    public test set, needed where only clients can read the model. ``seed``: noise and samples come from it, which only
+    simulations may do. ``device`` is where torch computes. ``errors`` is the owner's own log of why requests were
+    refused. ``work`` is how masks and ciphertexts are made: a pool's ``map`` in it shares them out among processes.
 
     **Guarantee**: no update leaves before its cost is in the ledger, and none that the budget does not cover.
     """
@@ -73,66 +76,81 @@ class Client:
         *,
         budget: Budget | None = None,
         policy: Policy | None = None,
+        held_out: Dataset | None = None,
         test: Dataset | None = None,
         ledger: Ledger | None = None,
         store: Store | None = None,
+        keep: Store | None = None,
         random: Random = os.urandom,
+        seed: int | None = None,
         work: Work | None = None,
+        device: str = "cpu",
     ) -> None:
         self.name = name
-        self.budget = budget
         self.policy = policy or Policy()
-        self.ledger = ledger or Ledger(":memory:", name, budget)
-        if (self.ledger.client, self.ledger.budget) != (name, budget):
-            raise BadInput(f"{name}: the ledger was opened for another client or budget: open it with the same")
         self.errors: list[str] = []
-        self._data = data
-        self._model = model
-        self._test = test
         self._store = store or Store()
+        keep = keep or self._store
+        self._identity = load_identity(keep, random)
+        ledger = ledger or forgotten(name, self._identity, budget)
+        if ledger.budget != budget:
+            raise BadInput(f"{name}: the ledger was opened for another budget: open it with the same")
+        self.account = Account(name, self._identity, ledger, keep, data, seed)
+        self._material = Material(data, model, held_out, device)
+        self._test = test
         self._random = random
         self._work = work or Work(fastest())
-        self._identity = _identity(self._store, random)
         self._accepted: tuple[Roster, Plan] | None = None
         self._session: AggregationClient | None = None
         self._keyholders: dict[str, KeyHolder] = {}
         self._one_at_a_time = Lock()  # between what is read from the store and what is written to it
 
     @property
+    def budget(self) -> Budget | None:
+        """The most that the owner allows to be spent on its data."""
+        return self.account.ledger.budget
+
+    @property
     def public_key(self) -> bytes:
         """The Ed25519 public key that others pin."""
         return self._identity.public
 
-    def pin(self, roster: Mapping[str, bytes], plan: Plan) -> None:
+    def pin(self, roster: Mapping[str, bytes], plan: Plan, rounds: int = 0) -> None:
         """The owner's consent: these clients, by name and public key, and this plan. No other is taken part in.
 
-        Raises ``Refused`` for a plan that contradicts the policy, the budget or the model that the owner installed.
+        Raises ``Refused`` for a plan that contradicts the policy, the budget or the model that the owner installed, and
+        ``BudgetExceeded`` where so many ``rounds`` of it would not fit into what is left of the budget.
         """
         check_roster(plan, roster, self.name, self.public_key)
         self.policy.check(plan, self.name, self.budget)
-        check_model(plan, self._model, self._data)
+        self.account.check_simulated(plan)
+        check_model(plan, self._material)
+        self.account.check(plan, rounds)
         self._accepted = (Roster(dict(roster)), plan)
         self._keyholders.clear()  # they trust the roster from before
 
     def epsilon(self) -> float | None:
         """What the ledger has charged so far, at the budget's delta; None without a budget."""
-        return None if self.budget is None else self.ledger.epsilon()
+        return None if self.budget is None else self.account.ledger.epsilon()
 
     def model(self, run: str) -> NDArray[np.float32] | None:
         """The run's current model, where this client holds it (CKKS)."""
-        return self._keyholder(run).model
+        vector = self._keyholder(run).model
+        return None if vector is None else global_state.parameters(self._pinned()[1], vector)
+
+    def measured(self, run: str) -> Measured | None:
+        """What the run's last round measured on held-out records, where this client holds the model (CKKS)."""
+        vector = self._keyholder(run).model
+        return None if vector is None else global_state.measured(self._pinned()[1], vector)
 
     def model_round(self, run: str) -> int | None:
         """The round whose model this client holds, where it holds one (CKKS); 0 before the first."""
         return self._keyholder(run).round
 
-    def write_model(self, run: str, path: Path) -> NDArray[np.float32]:
-        """Write the run's current model, which this client holds (CKKS), and return its flat parameters."""
+    def model_file(self, run: str) -> bytes | None:
+        """The run's current model as a file, where this client holds it (CKKS)."""
         model = self.model(run)
-        if model is None:
-            raise BadInput(f"{self.name} holds no model of run {run}: it has not joined it")
-        write_model(self._model, self._pinned()[1].model_seed, model, path)
-        return model
+        return None if model is None else model_file(self._material.model, self._pinned()[1].model_seed, model)
 
     def handle(self, request: bytes) -> bytes:
         """Answer one request, whatever is in it. A refusal goes out as one word; the reason stays in ``errors``."""
@@ -157,20 +175,12 @@ class Client:
                 return self._begin(Announcement.decoded(decode(request, KeysRequest).announcement), request)
             case JoinRequest.KIND:
                 return self._join(Announcement.decoded(decode(request, JoinRequest).announcement))
-            case MakeKeyRequest.KIND:
-                return self._keyholder((making := decode(request, MakeKeyRequest)).run).make_key(making)
-            case ReceiveKeyRequest.KIND:
-                return self._keyholder((receiving := decode(request, ReceiveKeyRequest)).run).receive_key(receiving)
-            case ApplyRequest.KIND:
-                return self._keyholder((applying := decode(request, ApplyRequest)).run).agree(applying)
-            case DecryptRequest.KIND:
-                return self._keyholder((opening := decode(request, DecryptRequest)).run).decrypt(opening)
-            case ShareKeyRequest.KIND:
-                return self._keyholder((sharing := decode(request, ShareKeyRequest)).run).share_key(sharing)
-            case SealModelRequest.KIND:
-                return self._keyholder((sealing := decode(request, SealModelRequest)).run).seal_model(sealing)
-            case InstallModelRequest.KIND:
-                return self._keyholder((coming := decode(request, InstallModelRequest)).run).install_model(coming)
+            case asked if asked in holder_requests.KINDS:
+                return holder_requests.answer(request, self._keyholder)
+            case StateRequest.KIND:
+                return self._state(decode(request, StateRequest).run)
+            case EndorseRequest.KIND:
+                return self._endorse(decode(request, EndorseRequest))
             case _ if self._session is not None:
                 return self._session.handle(request)
             case _:
@@ -179,14 +189,16 @@ class Client:
     def _begin(self, announced: Announcement, request: bytes) -> bytes:
         self._session = None
         roster, plan = self._consent(announced.plan)
-        self._check_budget(plan)
+        self.account.check_round(plan, announced.run)  # before keys go out; the charge is what binds
         sealed = protection.protection_of(plan).sealed
         start, coder = (self._sealed_start if sealed else self._open_start)(announced)
         key_id, tag = (announced.key_id, announced.tag) if sealed else (b"", public_tag(announced.model))
         contribution = Contribution(
-            lambda: self._train(announced, start),
+            lambda: self._contribute(announced, start),
             plan.weights[plan.clients.index(self.name)],
-            self.ledger.head(),
+            self.account.shown(),
+            lambda: self._material.noise(plan, self.account.random(announced, "noise")),
+            lambda shown: self._see(announced.run, roster, shown),
         )
         agreed = terms(plan, roster, announced.run, announced.round, announced.attempt, tag, key_id)
         self._session = AggregationClient(
@@ -209,15 +221,13 @@ class Client:
         self._store.join_attempt(announced.run, announced.round, announced.attempt)
         return start, holder.take_up(key)
 
-    def _train(self, announced: Announcement, start: NDArray[np.float32]) -> NDArray[np.float32]:
-        from securefl import training, vector
+    def _contribute(self, announced: Announcement, start: NDArray[np.float32]) -> Floats:
+        self.account.charge(announced)
+        return self._material.update(announced.plan, start, self.account.random(announced, "training"))
 
-        plan = announced.plan
-        module = vector.build(self._model, plan.model_seed)
-        vector.load(module, start)
-        if isinstance(plan.mechanism, DPSGD):
-            self.ledger.charge(announced.run, announced.round, announced.attempt, plan.mechanism)
-        return training.train(module, self._data, plan.mechanism, plan.optimizer, self._random)
+    def _see(self, run: str, roster: Roster, shown: Mapping[str, bytes]) -> None:
+        for wrong in self.account.see(run, roster, shown):
+            self._log(wrong)
 
     def _join(self, announced: Announcement) -> bytes:
         self._consent(announced.plan)
@@ -230,11 +240,21 @@ class Client:
         self.policy.check(accepted, self.name, self.budget)
         return roster, accepted
 
-    def _check_budget(self, plan: Plan) -> None:
-        # Asked before keys go out, so that a client without budget is no dropout later. The charge is what binds.
-        if self.budget is None or not isinstance(plan.mechanism, DPSGD):
-            return
-        self.ledger.check(plan.mechanism)
+    def _state(self, run: str) -> bytes:
+        return encode(Stated(canonical(self._statement(run))))
+
+    def _endorse(self, request: EndorseRequest) -> bytes:
+        report = read(request.report, Report, "the report")
+        return encode(Endorsed(canonical(endorse(report, self._statement(request.run), self._identity))))
+
+    def _statement(self, run: str) -> SignedStatement:
+        """What this client says of its own side of a run, as things stand."""
+        roster, plan = self._pinned()
+        if not self._store.joined(run):
+            raise Refused(f"this client took part in no round of run {run!r}")
+        held = self.model_file(run)
+        model = "unknown" if held is None else hashlib.sha256(held).hexdigest()
+        return sign(statement(self.account, run, plan, roster, model), self._identity)
 
     def _pinned(self) -> tuple[Roster, Plan]:
         if self._accepted is None:
@@ -252,7 +272,7 @@ class Client:
             roster,
             plan,
             run,
-            self._model,
+            self._material.model,
             self._test,
             self._store,
             self._random,
@@ -261,14 +281,6 @@ class Client:
         if joining or found.round is not None:  # else anybody could have this client remember runs without end
             self._keyholders[run] = found
         return found
-
-
-def _identity(store: Store, random: Random) -> Identity:
-    secret = store.get("identity")
-    if secret is None:
-        secret = Identity.generate(random).secret
-        store.put({"identity": secret})
-    return Identity(secret)
 
 
 def _reason(error: Exception) -> str:

@@ -20,6 +20,7 @@ from protocols.delivery.messages import (
 )
 from protocols.delivery.server import Delivered, KeyDelivery, Requests
 from protocols.errors import RoundAborted
+from securefl import global_state
 from securefl.announcement import Announcement
 
 # A giver that hands out nothing usable is followed by the next, but not for ever: a model may be large.
@@ -76,7 +77,7 @@ def deliver_model(
     wanted = Wanted(
         catch_up(run, plan.digest(), roster, number),
         announced.tag,
-        4 * plan.dimension + _SEALING_BYTES,
+        4 * global_state.length(plan) + _SEALING_BYTES,
         SealModelRequest(run, number, announced.key_id),
         lambda checkpoint: InstallModelRequest(run, number, checkpoint, evidence),
     )

@@ -172,6 +172,6 @@ def _results(job: Job, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "server", f"{got}; it could read {read}"
     yield "dropouts", f"{summary.dropouts_recovered} recovered"
     for hazard in summary.hazards:
-        yield "hazard", hazard
+        yield "hazard", str(hazard)
     yield "model", summary.model
     yield "report", summary.report

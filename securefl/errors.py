@@ -10,6 +10,7 @@ SecureFLError                 everything below; its ``exit_code`` is what the co
 │   └── MissingExtra          an optional package is not installed; the message has the pip command
 ├── LedgerError          (4)  a ledger that is not ours, of another format, or altered
 ├── AccountingMismatch   (4)  two privacy accountants contradict each other
+├── VerificationFailed   (4)  a run or ledger that was checked is not what it says
 ├── BudgetExceeded       (3)  a data owner's budget does not cover what was asked
 ├── Refused              (2)  a client's policy does not allow what the server asked for
 ├── TrainingFailed       (2)  local training produced no usable update
@@ -78,14 +79,21 @@ class AccountingMismatch(SecureFLError):
     exit_code = 4
 
 
+class VerificationFailed(SecureFLError):
+    """What was to be verified does not hold; the mismatches are listed before."""
+
+    exit_code = 4
+
+
 class BudgetExceeded(SecureFLError):
     """The owner's budget refuses a charge. All epsilons are at the budget's delta."""
 
     exit_code = 3
 
-    def __init__(self, client: str, spent: float, after: float, cap: float, rounds_left: int) -> None:
+    def __init__(self, client: str, spent: float, after: float, cap: float, rounds_left: int, rounds: int = 1) -> None:
+        asked = "one more round" if rounds == 1 else f"{rounds} more rounds"
         super().__init__(
-            f"{client}: budget refused: spent epsilon {spent:.3f}, this round would make it {after:.3f}, "
+            f"{client}: budget refused: spent epsilon {spent:.3f}, {asked} would make it {after:.3f}, "
             f"the cap is {cap:.3f}; rounds like this one that still fit: {rounds_left}"
         )
         self.client = client
@@ -93,6 +101,7 @@ class BudgetExceeded(SecureFLError):
         self.after = after
         self.cap = cap
         self.rounds_left = rounds_left
+        self.rounds = rounds
 
 
 class Refused(SecureFLError):

@@ -30,6 +30,27 @@ def accuracy(module: nn.Module, data: Dataset) -> float:
     return right / len(data)
 
 
+def sums(module: nn.Module, data: Dataset, loss_bound: float) -> NDArray[np.float64]:
+    """How many records are predicted right, and the sum of their cross-entropies, each cut off at ``loss_bound`` and
+    divided by it; shape (2,). What one record adds is between 0 and 1 in each. What is not finite counts as the bound.
+    """
+    found = np.zeros(2)
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, len(data), _ROWS_AT_ONCE):
+                outputs, labels = _outputs(module, data, start)
+                losses = nn.functional.cross_entropy(outputs, labels, reduction="none").nan_to_num(nan=loss_bound)
+                found += (
+                    float((outputs.argmax(dim=1) == labels).sum()),
+                    float(losses.clamp(0, loss_bound).double().sum()) / loss_bound,
+                )
+    finally:
+        module.train(was_training)
+    return found
+
+
 def accuracy_of(
     factory: Callable[[], nn.Module], seed: int, parameters: NDArray[np.float32], test: Dataset | None
 ) -> float | None:
@@ -63,6 +84,10 @@ def centralised_accuracy(
 
 
 def _right(module: nn.Module, data: Dataset, start: int) -> int:
+    outputs, labels = _outputs(module, data, start)
+    return int((outputs.argmax(dim=1) == labels).sum())
+
+
+def _outputs(module: nn.Module, data: Dataset, start: int) -> tuple[torch.Tensor, torch.Tensor]:
     rows = slice(start, start + _ROWS_AT_ONCE)
-    outputs = module(torch.from_numpy(data.features[rows]))
-    return int((outputs.argmax(dim=1) == torch.from_numpy(data.labels[rows])).sum())
+    return module(torch.from_numpy(data.features[rows])), torch.from_numpy(data.labels[rows])

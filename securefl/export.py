@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +12,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def write_model(factory: Callable[[], nn.Module], seed: int, parameters: NDArray[np.float32], path: Path) -> None:
-    """The module that ``factory`` makes from ``seed``, with these parameters, as a state dictionary in ``path``."""
-    from safetensors.torch import save_file
+def model_file(factory: Callable[[], nn.Module], seed: int, parameters: NDArray[np.float32]) -> bytes:
+    """The module that ``factory`` makes from ``seed``, with these parameters, as a file: its state dictionary.
+
+    Equal models give equal bytes, so that their SHA-256 names the model.
+    """
+    from safetensors.torch import save
 
     from securefl import vector
 
     module = vector.build(factory, seed)
     vector.load(module, parameters)
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)
+    return save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})

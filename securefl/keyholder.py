@@ -30,7 +30,7 @@ from protocols.errors import Behind, DecryptionFailed, Forged, Inconsistent
 from protocols.masking import Work
 from protocols.primitives import AgreementKey, Identity
 from protocols.wire import encode
-from securefl import protection
+from securefl import global_state, protection
 from securefl.announcement import Announcement, KeyReceived, terms
 from securefl.data import Dataset
 from securefl.errors import Refused
@@ -75,6 +75,7 @@ class KeyHolder:
 
     @property
     def model(self) -> NDArray[np.float32] | None:
+        """The run's vector (:mod:`securefl.global_state`)."""
         return None if self._held.empty else np.frombuffer(self._held.model, "<f4")
 
     @property
@@ -287,10 +288,15 @@ class KeyHolder:
     def _first_model(self) -> bytes:
         from securefl import vector
 
-        return vector.flatten(vector.build(self._factory, self._plan.model_seed)).astype("<f4").tobytes()
+        parameters = vector.flatten(vector.build(self._factory, self._plan.model_seed))
+        return global_state.first(self._plan, parameters).astype("<f4").tobytes()
 
     def _accuracy(self, model: bytes) -> float | None:
         from securefl import evaluation
 
-        parameters = np.frombuffer(model, "<f4")
+        vector = np.frombuffer(model, "<f4")
+        if self._test is None:
+            measured = global_state.measured(self._plan, vector)
+            return None if measured is None else measured.accuracy
+        parameters = global_state.parameters(self._plan, vector)
         return evaluation.accuracy_of(self._factory, self._plan.model_seed, parameters, self._test)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from securefl.errors import BadInput
-from securefl.privacy.mechanism import Mechanism, Positive
+from securefl.privacy.mechanism import Positive, Training, Unit
 
 Protection = Literal["plain", "secagg", "ckks-unmasked", "ckks"]
 
@@ -36,6 +36,70 @@ class LocalOptimizer(Struct, frozen=True, forbid_unknown_fields=True):
         _as_floats(self, "learning_rate", "momentum")
 
 
+class AdaptiveClip(Struct, frozen=True, forbid_unknown_fields=True):
+    """A clip that follows the updates' norms (Andrew et al., NeurIPS 2021, algorithm 1).
+
+    After a round it is multiplied by exp(-``rate`` * (fraction - ``quantile``)), with the fraction of clients whose
+    update was within it: a noised count, charged beside the update. ``noise_multiplier``: of that count.
+    """
+
+    quantile: Annotated[float, Meta(ge=0, le=1)]
+    rate: Positive
+    noise_multiplier: Positive
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.quantile <= 1 and 0 < self.rate <= 1 and 0 < self.noise_multiplier < math.inf):
+            raise BadInput("adaptive clipping: a quantile from 0 to 1, a rate above 0 and at most 1, noise above 0")
+        _as_floats(self, "quantile", "rate", "noise_multiplier")
+
+
+class ClientLevel(Struct, frozen=True, forbid_unknown_fields=True):
+    """Client-level privacy: updates cut off at L2 norm ``clip``, distributed Skellam noise on their sum.
+
+    ``noise_multiplier``: deviation, in clips, of the noise of the fewest honest contributors together.
+    """
+
+    noise_multiplier: Positive
+    clip: Positive
+    adaptive: AdaptiveClip | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.noise_multiplier < math.inf and 0 < self.clip < math.inf):
+            raise BadInput(f"noise multiplier {self.noise_multiplier} and clip {self.clip}: finite, above 0")
+        _as_floats(self, "noise_multiplier", "clip")
+
+
+class HeldOut(Struct, frozen=True, forbid_unknown_fields=True):
+    """Accuracy and loss of each round's model on the clients' own held-out records, as weighted means.
+
+    ``noise_multiplier``: Gaussian noise on each client's two sums, charged to its records; None: exact, not charged.
+    ``loss_bound``: where each record's loss is cut off.
+    """
+
+    noise_multiplier: Positive | None
+    loss_bound: Positive = 4.0
+
+    def __post_init__(self) -> None:
+        noise = self.noise_multiplier
+        if not (noise is None or 0 < noise < math.inf) or not 0 < self.loss_bound < math.inf:
+            raise BadInput(f"noise multiplier {noise} and loss bound {self.loss_bound}: finite, above 0")
+        _as_floats(self, "loss_bound", *(() if noise is None else ("noise_multiplier",)))
+
+
+class PrivacyTerms(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a run releases beside local training, and what its owners declare.
+
+    ``unit``: whose presence the job means to hide. ``disjoint``: every owner declares that nobody's data is at two
+    clients; who takes part signs that with the plan. ``simulated``: noise and samples may come from a seed.
+    """
+
+    client_level: ClientLevel | None = None
+    held_out: HeldOut | None = None
+    unit: Unit = "record"
+    disjoint: bool = False
+    simulated: bool = False
+
+
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """One run, as all its parties know it.
 
@@ -54,7 +118,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     bound: Positive
     minimum: int
     threshold: int | None
-    mechanism: Mechanism
+    mechanism: Training
     optimizer: LocalOptimizer
     architecture: str
     dimension: int
@@ -64,6 +128,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     corrupt: float = 0.1
     dropout: float = 0.1
     key_rounds: int = 0
+    privacy: PrivacyTerms = PrivacyTerms()
 
     def __post_init__(self) -> None:
         _as_floats(self, "bound", "corrupt", "dropout")

@@ -6,20 +6,17 @@ the one word "policy".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, get_args
+from collections.abc import Iterator, Mapping
+from typing import Final, get_args
 
 from msgspec import Struct
 
 from protocols.errors import ConfigurationError
-from securefl import protection
-from securefl.data import Dataset
+from securefl import protection, releases
+from securefl.contribution import Material
 from securefl.errors import BadInput, Refused
 from securefl.plan import Plan, Protection
-from securefl.privacy.mechanism import DPSGD, Budget
-
-if TYPE_CHECKING:
-    from torch import nn
+from securefl.privacy.mechanism import Budget
 
 _LONGEST_VALUE: Final = 80  # a server's text in the owner's log, cut off
 
@@ -32,7 +29,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     kinds. ``architectures``: accepted hashes (:func:`securefl.vector.architecture`); None: any that the owner's
     installed model factory has. ``share``: the most that this owner's update may weigh in the smallest sum that is
     possible, less the colluders' part; 1.0: whatever the plan says. ``private_only``: no job without differential
-    privacy (an owner with a budget takes part in private jobs only, whatever is said here).
+    privacy (an owner with a budget takes part in private jobs only, whatever is said here). ``exact_metrics``: sums
+    over held-out records may go out without noise, which no epsilon covers.
 
     Raises ``BadInput`` for a policy that no plan could meet, or that allows sums which hide nobody.
     """
@@ -44,6 +42,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     architectures: tuple[str, ...] | None = None
     share: float = 1.0
     private_only: bool = False
+    exact_metrics: bool = False
 
     def __post_init__(self) -> None:
         if self.minimum < 3 or self.members < 3 or self.colluders < 0:
@@ -59,7 +58,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     def check(self, plan: Plan, owner: str, budget: Budget | None) -> None:
         """Raises ``Refused`` for a plan that is unsound, or that this policy or the owner's budget does not allow."""
         _check_sound(plan)
-        _check_privacy(plan, budget, self.private_only)
+        _check_privacy(plan, budget, self)
         for limit, holds, announced, allowed in self._limits(plan, owner):
             if not holds:
                 raise Refused(
@@ -102,13 +101,17 @@ def check_roster(plan: Plan, roster: Mapping[str, bytes], owner: str, key: bytes
         )
 
 
-def check_model(plan: Plan, factory: Callable[[], nn.Module], data: Dataset) -> None:
+def check_model(plan: Plan, material: Material) -> None:
     """Raises ``Refused`` unless the plan's model is the one that the owner installed; what cannot train it says so."""
     from securefl import training, vector
 
-    module = vector.build(factory, plan.model_seed)
+    module = vector.build(material.model, plan.model_seed)
     training.check(module)
-    training.check_labels(module, data)
+    training.check_labels(module, material.data)
+    if plan.privacy.held_out is not None:
+        if material.held_out is None:
+            raise Refused("the plan measures on held-out records and this client has none: give it some")
+        training.check_labels(module, material.held_out)
     installed = vector.architecture(module), len(vector.flatten(module))
     if (plan.architecture, plan.dimension) != installed:
         raise Refused(
@@ -139,16 +142,37 @@ def _check_sound(plan: Plan) -> None:
             raise BadInput(f"a CKKS key that decrypts {plan.key_rounds} sums")
     except (ConfigurationError, BadInput) as error:
         raise Refused(f"the plan is unsafe: {error}. Ask whoever runs the server for one that is not") from error
+    _check_client_level(plan)
 
 
-def _check_privacy(plan: Plan, budget: Budget | None, private_only: bool) -> None:
-    private = isinstance(plan.mechanism, DPSGD)
+def _check_client_level(plan: Plan) -> None:
+    """What the guarantee of client-level noise rests on."""
+    terms = plan.privacy
+    if (terms.unit == "client") != (terms.client_level is not None):
+        raise Refused("the plan means to hide clients and has no client-level noise, or the reverse: ask for another")
+    if terms.client_level is None:
+        return
+    if any(weight != 1 for weight in plan.weights):
+        raise Refused(
+            "the plan weighs clients differently, which client-level noise does not cover: ask for weights of 1"
+        )
+    if terms.held_out is not None:
+        raise Refused("held-out metrics hide records, not clients: ask for a client-level plan without them")
+
+
+def _check_privacy(plan: Plan, budget: Budget | None, policy: Policy) -> None:
+    private, held_out = releases.private(plan), plan.privacy.held_out
+    if held_out is not None and held_out.noise_multiplier is None and not policy.exact_metrics:
+        raise Refused(
+            "the plan releases exact metrics of held-out records, which no epsilon covers: "
+            "ask for noised ones, or set exact_metrics in this client's policy"
+        )
     if not private and budget is not None:
         raise Refused(
             "the plan has no differential privacy; this owner set a privacy budget, so it takes part in differentially "
             "private jobs only: ask for one, or give the client no budget"
         )
-    if not private and private_only:
+    if not private and policy.private_only:
         raise Refused(
             "the plan has no differential privacy, and this owner's policy is private_only: ask for a private job"
         )

@@ -6,14 +6,28 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from protocols.errors import ConfigurationError
-from securefl.errors import BadInput
+from securefl.calibration import calibrated, plan_of
 from securefl.job import Job
+from securefl.plan import Plan
 from securefl.precision import Facts, facts
-from securefl.protection import KINDS
+from securefl.protection import KINDS, parameters
+from securefl.releases import releases
 
 # By how much rounding has to be below the noise of updates to be called lost in it.
 _LOST = 1 / 4
+
+
+class Spending(Struct, frozen=True):
+    """What the whole run would be charged, at ``delta``; ``affordable``: rounds like these that fit into an unspent
+    budget of ``budget``. ``noise_multiplier``: of the updates, written down or solved for.
+    """
+
+    unit: str
+    noise_multiplier: float
+    epsilon: float
+    delta: float
+    budget: float
+    affordable: int
 
 
 class Preview(Struct, frozen=True):
@@ -30,24 +44,41 @@ class Preview(Struct, frozen=True):
     encoding: Facts
     noise: float | None
     key_rounds: int
+    spending: Spending | None
 
 
 def preview(job: Job) -> Preview:
     """Build the job's model, load no records, train nothing. Raises ``BadInput`` for a job that could fail later."""
-    from securefl import training, vector
+    from securefl import vector
 
     module = vector.build(job.federation().model, job.model.seed)
-    training.check(module)
-    dimension, count = len(vector.flatten(module)), len(job.clients)
-    try:
-        parameters = job.shield.parameters(dimension, count)
-    except ConfigurationError as error:
-        raise BadInput(str(error)) from error
-    kind = KINDS[job.protection.kind]
-    rounds = job.shield.key_rounds_of(count)
+    job = calibrated(job, module)
+    plan = plan_of(job, module)
+    kind = KINDS[plan.protection]
     return Preview(
-        job.name, kind.kind, kind.visibility, count, job.rounds, dimension, facts(parameters), job.noise, rounds
+        job=job.name,
+        protection=plan.protection,
+        visibility=kind.visibility,
+        clients=len(plan.clients),
+        rounds=job.rounds,
+        dimension=plan.dimension,
+        encoding=facts(parameters(plan)),
+        noise=job.noise,
+        key_rounds=plan.key_rounds,
+        spending=_spending(job, plan),
     )
+
+
+def _spending(job: Job, plan: Plan) -> Spending | None:
+    from securefl.privacy.accountant import affordable_rounds, epsilon
+
+    budget, noise = job.budget, job.privacy.noise_multiplier
+    if budget is None or noise is None:
+        return None
+    unit, released = plan.privacy.unit, releases(plan)
+    spent = epsilon(released * job.rounds, budget.delta, unit)
+    most = affordable_rounds(released, budget, unit=unit)
+    return Spending(unit, noise, spent, budget.delta, budget.epsilon, most)
 
 
 def lines(found: Preview) -> Iterator[tuple[str, str]]:
@@ -61,5 +92,10 @@ def lines(found: Preview) -> Iterator[tuple[str, str]]:
         part = found.encoding.step / 2 / found.noise
         beside = "lost in it" if part <= _LOST else "close to it: write a finer precision"
         yield "precision", f"updates carry noise of {found.noise:.2g} or more; rounding is {part:.1g} of it: {beside}"
+    if found.spending is not None:
+        cost = found.spending
+        whole = f"{found.rounds} rounds cost epsilon {cost.epsilon:.3f} at delta {cost.delta:g} for each {cost.unit}"
+        fits = f"an unspent budget of {cost.budget:g} has room for {cost.affordable}"
+        yield "privacy", f"noise multiplier {cost.noise_multiplier:g}: {whole}; {fits}"
     if found.key_rounds:
         yield "key", f"one CKKS key decrypts at most {found.key_rounds} sums, then clients make another"

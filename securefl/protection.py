@@ -14,6 +14,7 @@ from protocols.encoding.rlwe import CKKSParameters, narrowest
 from protocols.errors import ConfigurationError
 from protocols.graph import CohortRules, two_thirds
 from protocols.masking import Work
+from securefl import global_state
 from securefl.errors import BadInput
 from securefl.plan import Plan
 from securefl.plan import Protection as Kind
@@ -72,16 +73,17 @@ class Protection(Struct, frozen=True, kw_only=True):
         sparse = Sparse(self.corrupt, self.dropout) if self.masked else None
         return CohortRules(self.minimum_of(clients), self.threshold, self.colluders, sparse)
 
-    def parameters(self, dimension: int, clients: int) -> FixedPoint | CKKSParameters:
+    def parameters(self, dimension: int, clients: int, noise: float = 0.0) -> FixedPoint | CKKSParameters:
         """The encoding's public parameters, for sums of so many updates. ``ConfigurationError`` where one could wrap.
 
-        Modulus (``bits``), bound and scale are chosen together: the scale is the finest that cannot wrap.
+        Modulus (``bits``), bound and scale are chosen together: the scale is the finest that cannot wrap. ``noise``:
+        standard deviation of noise that clients add in the ring, all together.
         """
         if not self.sealed:
-            return FixedPoint(dimension, self.bound, clients, self.bits or 32)
+            return FixedPoint(dimension, self.bound, clients, self.bits or 32, noise)
         if self.bits is None:
-            return narrowest(dimension, self.bound, clients, self.precision)
-        return CKKSParameters(dimension, self.bound, clients, self.bits)
+            return narrowest(dimension, self.bound, clients, self.precision, noise)
+        return CKKSParameters(dimension, self.bound, clients, self.bits, noise)
 
     def key_rounds_of(self, clients: int) -> int:
         """How many sums one CKKS key decrypts; 0 where there is none. Raises ``BadInput`` for more than are safe.
@@ -182,7 +184,25 @@ def binding(plan: Plan) -> int:
 
 def parameters(plan: Plan) -> FixedPoint | CKKSParameters:
     """The public parameters of the plan's encoding. Raises ``ConfigurationError`` where a sum could wrap."""
-    return protection_of(plan).parameters(plan.dimension, len(plan.clients))
+    return protection_of(plan).parameters(global_state.length(plan), len(plan.clients), ring_noise(plan))
+
+
+def honest(plan: Plan) -> int:
+    """The fewest contributors whose client-level noise nobody knows who may see a sum.
+
+    Of the fewest survivors all but n_C, or but one where that is 0: every client knows its own noise and sees the model.
+    Without masks each update is seen alone, and has its own noise only.
+    """
+    return plan.minimum - max(plan.colluders, 1) if KINDS[plan.protection].masked else 1
+
+
+def ring_noise(plan: Plan) -> float:
+    """Standard deviation of the client-level noise of all clients together, in the update's units (clips); else 0."""
+    level = plan.privacy.client_level
+    if level is None:
+        return 0.0
+    largest = max(level.noise_multiplier, level.adaptive.noise_multiplier / 2 if level.adaptive else 0.0)
+    return largest * math.sqrt(len(plan.clients) / honest(plan))
 
 
 def layout(plan: Plan) -> Layout:

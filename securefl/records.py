@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from securefl.global_state import Measured
+from securefl.report.hazards import Hazard
+
 
 class RoundRecord(Struct, frozen=True):
     """One completed round. Bytes are per client, all exchanges of all attempts counted; ``seconds`` is wall time.
@@ -15,6 +18,7 @@ class RoundRecord(Struct, frozen=True):
     "refused: budget"). ``recovered`` are clients that went silent after the masks were agreed and whose masks the
     others helped to remove. ``accuracy`` is that of the model after this round on the public test set (None where no
     test set was declared). ``epsilon`` is each client's own ledger, read after the round, at the budget's delta.
+    ``held_out``: what the round measured, on the clients' held-out records, of the model before it.
     """
 
     round: int
@@ -28,6 +32,7 @@ class RoundRecord(Struct, frozen=True):
     download_bytes: dict[str, int]
     seconds: float
     void: bool = False
+    held_out: Measured | None = None
 
     def __str__(self) -> str:
         accuracy = "-" if self.accuracy is None else f"{self.accuracy:.3f}"
@@ -50,7 +55,9 @@ class ServerView(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """The end of a run. ``upload_bytes`` is the mean per client and round, all exchanges counted."""
+    """The end of a run. ``upload_bytes`` is the mean per client and round, all exchanges counted. ``id``: the run's;
+    ``model_sha256``: of the model's file, in hex.
+    """
 
     accuracy: float | None
     accuracy_centralised: float | None
@@ -64,8 +71,10 @@ class Summary(Struct, frozen=True):
     upload_bytes: int
     download_bytes: int
     server_view: ServerView
-    hazards: tuple[str, ...]
+    hazards: tuple[Hazard, ...]
     seconds: float
+    id: str
+    model_sha256: str
     run: str
     model: str
     report: str

@@ -13,9 +13,10 @@ from protocols.aggregation.disputes import suspects
 from securefl.client import Client
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, RoundFailed
+from securefl.global_state import Measured
 from securefl.plan import Plan
-from securefl.privacy.mechanism import DPSGD
 from securefl.records import RoundRecord
+from securefl.releases import releases
 from securefl.server import Outcome, Server
 from securefl.transcript import Transcript
 
@@ -48,18 +49,21 @@ def federate(
         transcript.count_anew()
         number = server.round_number + 1
         outcome = _attempt(server, clients, engine, transcript, number, left_out)
-        yield _record(outcome, clients, transcript, time.perf_counter() - started)
+        yield _record(outcome, server, clients, transcript, time.perf_counter() - started)
     server.finish(transcript.recording(engine.exchange(server.round_number), server.round_number))
 
 
-def enrol(server: Server, clients: Sequence[Client]) -> None:
-    """Make the roster of the clients' own keys and have everyone pin it."""
+def enrol(server: Server, clients: Sequence[Client], rounds: int = 0) -> None:
+    """Make the roster of the clients' own keys and have everyone pin it.
+
+    Raises ``BudgetExceeded`` where so many ``rounds`` would not fit into what is left of an owner's budget.
+    """
     roster = {client.name: client.public_key for client in clients}
     if len(roster) != len(clients):
         raise BadInput("two clients have the same name: every client needs its own")
     plan = server.enrol(roster)
     for client in clients:
-        client.pin(roster, plan)
+        client.pin(roster, plan, rounds)
 
 
 @dataclass
@@ -124,13 +128,22 @@ def _will_refuse_again(why: str) -> bool:
 
 def _refuse_over_budget(server: Server, clients: Sequence[Client], failure: RoundFailed) -> None:
     """Raise the first refusing client's own error, with its figures."""
-    mechanism = server.plan.mechanism
     for client in clients:
-        if failure.lost.get(client.name) == "refused: budget" and isinstance(mechanism, DPSGD):
-            client.ledger.check(mechanism)
+        if failure.lost.get(client.name) == "refused: budget":
+            client.account.ledger.check(releases(server.plan))
 
 
-def _record(outcome: Outcome, clients: Sequence[Client], transcript: Transcript, seconds: float) -> RoundRecord:
+def _measured(server: Server, clients: Sequence[Client]) -> Measured | None:
+    """What the round measured on held-out records, from the server or, where that cannot read it, from a client."""
+    if server.plan.privacy.held_out is None or server.measured is not None:
+        return server.measured
+    current = (client for client in clients if client.model_round(server.run) == server.round_number)
+    return next((client.measured(server.run) for client in current), None)
+
+
+def _record(
+    outcome: Outcome, server: Server, clients: Sequence[Client], transcript: Transcript, seconds: float
+) -> RoundRecord:
     epsilons = {client.name: client.epsilon() for client in clients}
     return RoundRecord(
         round=outcome.round,
@@ -144,4 +157,5 @@ def _record(outcome: Outcome, clients: Sequence[Client], transcript: Transcript,
         download_bytes=dict(sorted(transcript.down.items())),
         seconds=seconds,
         void=outcome.void,
+        held_out=_measured(server, clients),
     )

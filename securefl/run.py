@@ -5,35 +5,56 @@ In this engine all parties share the folder: ``server/`` and ``clients/NAME/`` h
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from securefl import closing
 from securefl import job as jobs
+from securefl.account import load_identity
+from securefl.calibration import calibrated
 from securefl.client import Client
 from securefl.data import Dataset
+from securefl.engines.local import LocalEngine
 from securefl.errors import BadInput, NotARun, RunExists
-from securefl.export import write_model
+from securefl.export import model_file
 from securefl.job import Job
 from securefl.job.federation import Federation
 from securefl.plan import Plan
-from securefl.privacy.ledger import Ledger
+from securefl.policy import Policy
+from securefl.privacy.fingerprint import refuse_twin
+from securefl.privacy.ledger import Ledger, Owner
+from securefl.privacy.ledger.file import is_ledger, read
 from securefl.protection import KINDS
 from securefl.records import RoundRecord, ServerView, Summary
+from securefl.report.canonical import many
+from securefl.report.hazards import Hazard, hazard
 from securefl.round import enrol, federate
+from securefl.run_folder import (
+    HISTORY,
+    JOB,
+    MODEL,
+    PLAN,
+    STATEMENTS,
+    STORE,
+    SUMMARY,
+    TRANSCRIPT,
+    append,
+    lines,
+    mend,
+    private_folder,
+)
 from securefl.server import Server
 from securefl.store import Store
 from securefl.transcript import Crossing, Transcript
-
-JOB, PLAN, HISTORY, TRANSCRIPT = "job.toml", "plan.json", "history.jsonl", "transcript.jsonl"
-SUMMARY, MODEL, STORE = "summary.json", "model.safetensors", "store.sqlite"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,33 +63,42 @@ class Material:
 
     federation: Federation
     data: dict[str, Dataset]
+    held_out: dict[str, Dataset]
     test: Dataset | None
 
 
 class Run:
     """A run that can be started, stopped at any moment and resumed."""
 
-    def __init__(self, job: Job, folder: Path, material: Material) -> None:
+    def __init__(self, job: Job, folder: Path, material: Material, rounds: int = 0) -> None:
+        """``rounds``: what must fit into what is left of each owner's budget, else ``BudgetExceeded``."""
         self.job = job
         self.folder = folder
-        self.history = _lines(folder / HISTORY, RoundRecord)
-        self._federation, self._data, self._test = material.federation, material.data, material.test
+        self.history = lines(folder / HISTORY, RoundRecord)
+        self._material, self._federation, self._test = material, material.federation, material.test
         self._clients = [self._client(name) for name in self._federation.clients]
         self._server = self._coordinator()
-        enrol(self._server, self._clients)
+        enrol(self._server, self._clients, rounds)
 
     @classmethod
     def create(cls, job: Job, folder: Path) -> Run:
         """A new run. Raises ``RunExists`` if the folder is taken, ``BadInput`` for a job that could fail later."""
+        from securefl import vector
+
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunExists(f"{folder} exists and is not empty: choose another --out, or securefl resume {folder}")
         material = _material(job)  # first: a loader that fails must not leave the folder taken
+        job = calibrated(job, vector.build(material.federation.model, job.model.seed))
         try:
-            _private_folder(folder)
+            private_folder(folder)
         except OSError as error:
             raise BadInput(f"cannot create {folder} ({error.strerror}): choose another --out") from error
         (folder / JOB).write_text(job.to_toml(), encoding="utf-8")
-        run = cls(job, folder, material)
+        try:
+            run = cls(job, folder, material, job.rounds)
+        except BaseException:  # nothing has run yet, and the name is free again
+            shutil.rmtree(folder)
+            raise
         (folder / PLAN).write_bytes(run.plan.encoded())
         return run
 
@@ -93,57 +123,88 @@ class Run:
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what remains, one record a round. A round that was yielded survives any later crash."""
         for path in (self.folder / TRANSCRIPT, self.folder / HISTORY):
-            _mend(path)
+            mend(path)
         with (self.folder / TRANSCRIPT).open("ab") as transcript, (self.folder / HISTORY).open("ab") as history:
             records = federate(
                 self._server,
                 self._clients,
                 self.job.rounds,
                 faults=self.job.silences,
-                transcript=Transcript(lambda crossing: _append(transcript, crossing)),
+                transcript=Transcript(lambda crossing: append(transcript, crossing)),
             )
             for record in records:
                 transcript.flush()
-                _append(history, record)
+                append(history, record)
                 history.flush()
                 self.history.append(record)
                 yield record
 
     def finish(self) -> Summary:
-        """Write model, summary and report. The accuracy is that of the model after the last round.
+        """Write model, summary and report; the clients sign what they state, then the report that is made of it.
 
-        The model is written by the server or, where that cannot read it, by every client that holds it, in the
-        client's own folder.
+        The accuracy is that of the model after the last round. The model is written by the server or, where that cannot
+        read it, by every client that holds it, in the client's own folder.
         """
         from securefl import evaluation
-        from securefl.report import render
+        from securefl.report import assembled, render, write
 
-        path, model = self._write_model()
+        path, file, model = self._write_model()
         accuracy = evaluation.accuracy_of(self._federation.model, self.plan.model_seed, model, self._test)
-        summary = self._summary(path, accuracy)
+        summary = self._summary(path, hashlib.sha256(file).hexdigest(), accuracy)
         (self.folder / SUMMARY).write_bytes(msgspec.json.encode(summary))
+        exchange = LocalEngine({client.name: client for client in self._clients}).exchange(self._server.round_number)
+        roster = {client.name: client.public_key for client in self._clients}
+        stated = closing.statements(self._server.run, roster, exchange)
+        (self.folder / STATEMENTS).write_bytes(many(stated))
+        report = assembled(self.folder, datetime.now(UTC).isoformat(timespec="seconds"))
+        contributors = {name for record in self.history for name in record.contributors}
+        signatures = closing.endorsements(report, self._server.run, roster, exchange, contributors)
+        write(self.folder, replace(report, signatures=signatures))
         render(self.folder)
         return summary
 
     def _client(self, name: str) -> Client:
         private = self.folder / "clients" / name
-        _private_folder(private)
-        ledgers = self.job.ledger_folder(self.folder)
-        if self.job.budget is not None:
-            _private_folder(ledgers)
-        ledger = Ledger(ledgers / f"{name}.sqlite", name, self.job.budget) if self.job.budget else None
-        return Client(
+        private_folder(private)
+        store = Store(private / STORE)
+        keep, ledger = self._kept(name, store)
+        data, policy = (
+            self._material.data[name],
+            Policy(exact_metrics=self.job.metrics is not None and self.job.metrics.exact),
+        )
+        client = Client(
             name,
-            self._data[name],
+            data,
             self._federation.model,
             budget=self.job.budget,
+            policy=policy,
+            held_out=self._material.held_out.get(name),
             test=self._test,
             ledger=ledger,
-            store=Store(private / STORE),
+            store=store,
+            keep=keep,
+            seed=self.job.simulation.seed,
         )
+        if ledger is not None:
+            refuse_twin(self._ledger_path(name), client.account.fingerprint)
+        return client
+
+    def _ledger_path(self, name: str) -> Path:
+        return self.job.ledger_folder(self.folder) / f"{name}.sqlite"
+
+    def _kept(self, name: str, store: Store) -> tuple[Store, Ledger | None]:
+        """What outlives the run, with the ledger of the data: identity and witnesses. Without a budget, nothing does."""
+        if self.job.budget is None:
+            return store, None
+        path = self._ledger_path(name)
+        private_folder(path.parent)
+        keep = Store(path.with_name(f"{name}.keep.sqlite"))
+        unit = read(path).header.unit if is_ledger(path) else self.job.privacy.unit
+        owner = Owner(name, self._federation.data_name, unit)
+        return keep, Ledger(path, load_identity(keep), owner, self.job.budget)
 
     def _coordinator(self) -> Server:
-        _private_folder(self.folder / "server")
+        private_folder(self.folder / "server")
         return Server(
             self._federation.model,
             self.job.shield,
@@ -154,21 +215,25 @@ class Run:
             seed=self.job.model.seed,
             job=self.job.name,
             store=Store(self.folder / "server" / STORE),
+            privacy=self.job.terms,
         )
 
-    def _write_model(self) -> tuple[Path, NDArray[np.float32]]:
-        """The global model, and where it was written first."""
+    def _write_model(self) -> tuple[Path, bytes, NDArray[np.float32]]:
+        """The global model: where it was written first, as a file, and as parameters."""
         model, path = self._server.model(), self.folder / MODEL
         if model is not None:
-            write_model(self._federation.model, self.plan.model_seed, model, path)
-            return path, model
+            file = model_file(self._federation.model, self.plan.model_seed, model)
+            path.write_bytes(file)
+            return path, file, model
         run, last = self._server.run, self._server.round_number
         holders = [client for client in self._clients if client.model_round(run) == last]
-        written = [(self.folder / "clients" / client.name / MODEL, client) for client in holders]
-        models = [client.write_model(run, target) for target, client in written]
-        if not written:
-            raise NotARun("no client holds the model of the last round: securefl resume continues until one does")
-        return written[0][0], models[0]
+        for client in holders:
+            (self.folder / "clients" / client.name / MODEL).write_bytes(client.model_file(run) or b"")
+        held = [(client, client.model_file(run), client.model(run)) for client in holders[:1]]
+        for client, found, parameters in held:
+            if found is not None and parameters is not None:
+                return self.folder / "clients" / client.name / MODEL, found, parameters
+        raise NotARun("no client holds the model of the last round: securefl resume continues until one does")
 
     def _twin(self) -> float | None:
         """What plain training on all rows in one place would give: possible here because one process holds them all."""
@@ -178,11 +243,11 @@ class Run:
         if self._test is None:
             return None
         recipe = self._federation.twin or Recipe(self.job.mechanism, self.job.optimizer, self.job.rounds)
-        data: list[Dataset] = list(self._data.values())
+        data: list[Dataset] = list(self._material.data.values())
         return evaluation.centralised_accuracy(self._federation.model, self.plan.model_seed, data, self._test, recipe)
 
-    def _summary(self, model: Path, accuracy: float | None) -> Summary:
-        crossings = _lines(self.folder / TRANSCRIPT, Crossing)
+    def _summary(self, model: Path, sha256: str, accuracy: float | None) -> Summary:
+        crossings = lines(self.folder / TRANSCRIPT, Crossing)
         spent = {client.name: value for client in self._clients if (value := client.epsilon()) is not None}
         per_client_round = len(self._clients) * max(len(self.history), 1)
         budget = self.job.budget
@@ -204,6 +269,8 @@ class Run:
             run=str(self.folder),
             model=str(model),
             report=str(self.folder / "report.html"),
+            id=self._server.run,
+            model_sha256=sha256,
         )
 
     def _server_view(self, crossings: list[Crossing]) -> ServerView:
@@ -221,49 +288,16 @@ class Run:
         )
 
 
-def hazards(job: Job, federation: Federation) -> tuple[str, ...]:
-    """Everything that is released without being accounted for, or that weakens what the run claims."""
-    kind = KINDS[job.protection.kind]
-    found = list(federation.hazards)
-    found.append("all parties ran in one process on one machine: this was a simulation of the deployment")
-    if job.budget is None:
-        found.append("no differential privacy: nothing bounds what the model reveals about one record")
-    if kind.sealed and federation.test is not None:
-        found.append("clients tell the server the accuracy of a model that it cannot read")
-    if not kind.masked:
-        found.append(kind.visibility)
-    return tuple(found)
+def hazards(job: Job, federation: Federation) -> tuple[Hazard, ...]:
+    """What the run knows and its plan does not: how the data was prepared, and that this engine is one process."""
+    together = "all parties ran in one process on one machine: this was a simulation of the deployment"
+    return (*federation.hazards, hazard("single-process", together))
 
 
 def _material(job: Job) -> Material:
     federation = job.federation()
     test = federation.test() if federation.test else None
-    return Material(federation, {name: federation.load(name) for name in federation.clients}, test)
-
-
-def _lines(path: Path, record: type[T]) -> list[T]:
-    if not path.exists():
-        return []
-    # A crash can cut the last line short.
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    try:
-        return [msgspec.json.decode(line, type=record) for line in whole.splitlines() if line]
-    except msgspec.DecodeError as error:
-        raise NotARun(f"{path} is damaged ({error}): restore it from a backup") from error
-
-
-def _mend(path: Path) -> None:
-    """Cut off a last line that a crash left without its end, so that nothing is written behind it."""
-    if path.exists():
-        with path.open("r+b") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _append(file: BinaryIO, record: Crossing | RoundRecord) -> None:
-    file.write(msgspec.json.encode(record) + b"\n")
-
-
-def _private_folder(folder: Path) -> None:
-    """A folder, with its parents, that only its owner may enter if it is made here."""
-    if not folder.exists():
-        folder.mkdir(parents=True, mode=0o700)
+    held_out: dict[str, Dataset] = {}
+    if job.metrics is not None and federation.held_out is not None:
+        held_out = {name: federation.held_out(name) for name in federation.clients}
+    return Material(federation, {name: federation.load(name) for name in federation.clients}, held_out, test)

@@ -20,18 +20,20 @@ from protocols.aggregation.session import Roster, Step, Terms
 from protocols.base import Exchange, drive
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, RoundAborted
-from securefl import protection
+from securefl import global_state, protection
 from securefl.announcement import Announcement, public_tag, terms
 from securefl.checkpoint import Kept, State
 from securefl.data import Dataset
+from securefl.draft import Draft
 from securefl.errors import BadInput
 from securefl.keystream import local_work
-from securefl.plan import LocalOptimizer, Plan
-from securefl.privacy.mechanism import Mechanism
+from securefl.plan import LocalOptimizer, Plan, PrivacyTerms
+from securefl.privacy.mechanism import Training
 from securefl.protection import Protection
 from securefl.relay import Relay, failed
 from securefl.store import Store
 from securefl.strategy import federated_average
+from securefl.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,10 +68,11 @@ class Server:
         self,
         model: Callable[[], nn.Module],
         protection: Protection,
-        mechanism: Mechanism,
+        mechanism: Training,
         optimizer: LocalOptimizer,
         *,
         weights: Mapping[str, float] | None = None,
+        privacy: PrivacyTerms = PrivacyTerms(),  # noqa: B008
         test: Dataset | None = None,
         seed: int = 0,
         job: str = "run",
@@ -78,13 +81,12 @@ class Server:
     ) -> None:
         self._factory = model
         self._protection = protection
-        self._mechanism = mechanism
-        self._optimizer = optimizer
-        self._weights = dict(weights or {})
+        self._draft = Draft(job, protection, mechanism, optimizer, dict(weights or {}), seed, privacy)
         self._test = test
         self._seed = seed
-        self._job = job
-        self._kept = Kept(store or Store())
+        store = store or Store()
+        self._kept = Kept(store)
+        self._witnesses = Witnesses(store)
         if not self._kept.state.run:
             self._kept.save(run=run or os.urandom(16).hex())
         self._work = local_work()
@@ -109,39 +111,29 @@ class Server:
 
     def model(self) -> NDArray[np.float32] | None:
         """The global model's flat parameters, or None where the server cannot read it."""
+        vector = self._vector
+        return None if vector is None else global_state.parameters(self.plan, vector)
+
+    @property
+    def measured(self) -> global_state.Measured | None:
+        """What the last round measured on held-out records; None also where the server cannot read it."""
+        vector = self._vector
+        return None if vector is None else global_state.measured(self.plan, vector)
+
+    @property
+    def _vector(self) -> NDArray[np.float32] | None:
         return np.frombuffer(self._state.model, "<f4") if self._state.model else None
 
     def enrol(self, roster: Mapping[str, bytes]) -> Plan:
         """Fix the clients and with them the public plan. Raises ``BadInput`` for a plan that could fail later."""
-        from securefl import training, vector
+        from securefl import vector
 
         module = vector.build(self._factory, self._seed)
-        training.check(module)
-        first = vector.flatten(module)
-        clients = tuple(sorted(roster))
+        self._plan = self._draft.plan(module, sorted(roster))
         self._roster = Roster(dict(roster))
-        self._plan = Plan(
-            job=self._job,
-            protection=self._protection.kind,
-            clients=clients,
-            weights=tuple(self._weights.get(name, 1.0) for name in clients),
-            bound=self._protection.bound,
-            minimum=self._protection.minimum_of(len(clients)),
-            threshold=self._protection.threshold,
-            mechanism=self._mechanism,
-            optimizer=self._optimizer,
-            architecture=vector.architecture(module),
-            dimension=len(first),
-            model_seed=self._seed,
-            colluders=self._protection.colluders,
-            bits=self._bits(len(first), len(clients)),
-            corrupt=self._protection.corrupt,
-            dropout=self._protection.dropout,
-            key_rounds=self._protection.key_rounds_of(len(clients)),
-        )
         self._check()
         if not self._protection.sealed and not self._state.model:
-            encoded = first.astype("<f4").tobytes()
+            encoded = global_state.first(self._plan, vector.flatten(module)).astype("<f4").tobytes()
             self._kept.save(model=encoded, tag=public_tag(encoded))
         return self._plan
 
@@ -172,7 +164,7 @@ class Server:
         text = self._announcement(number).encoded()
         invited = {name: text for name in self.plan.clients if name not in without}
         try:
-            aggregate = drive(AggregationServer(agreed, invited, self._work), exchange)
+            aggregate = drive(AggregationServer(agreed, invited, self._work, self._admit), exchange)
         except RoundAborted as error:
             self._relay.note_behind(error.faults)
             raise failed(error) from error
@@ -180,6 +172,10 @@ class Server:
         if self._protection.sealed:
             return self._apply(agreed, aggregate, exchange)
         return self._move(number, aggregate)
+
+    def _admit(self, client: str, shown: bytes) -> None:
+        """Leave out, by name, who shows an older head of its ledger than before."""
+        self._witnesses.see(self._state.run, self._known_roster().public_key(client), client, shown)
 
     def _move(self, number: int, aggregate: Aggregate) -> Outcome:
         decoder = protection.parameters(self.plan)
@@ -230,7 +226,8 @@ class Server:
     def _accuracy(self, model: bytes) -> float | None:
         from securefl import evaluation
 
-        return evaluation.accuracy_of(self._factory, self._seed, np.frombuffer(model, "<f4"), self._test)
+        vector = np.frombuffer(model, "<f4")
+        return evaluation.accuracy_of(self._factory, self._seed, global_state.parameters(self.plan, vector), self._test)
 
     def _announcement(self, number: int = 0) -> Announcement:
         state = self._state
@@ -246,12 +243,6 @@ class Server:
             state.evidence if fresh else (),
         )
 
-    def _bits(self, dimension: int, clients: int) -> int:
-        try:
-            return self._protection.parameters(dimension, clients).bits
-        except ConfigurationError as error:
-            raise BadInput(str(error)) from error
-
     def _terms(self, number: int, attempt: int | None = None) -> Terms:
         tried = self._state.attempt if attempt is None else attempt
         return terms(
@@ -265,9 +256,6 @@ class Server:
 
     def _check(self) -> None:
         """Everything that could fail later because of the plan, tried now."""
-        unknown = sorted(set(self._weights) - set(self.plan.clients))
-        if unknown:
-            raise BadInput(f"weights name clients that are not on the roster: {', '.join(unknown)}")
         try:
             protection.parameters(self.plan)
             self._terms(1)

@@ -80,5 +80,9 @@ class Store:
                 )
             self._connection.execute("INSERT OR REPLACE INTO joined VALUES (?, ?, ?)", (run, round, attempt))
 
+    def joined(self, run: str) -> bool:
+        """Whether any attempt of this run was joined."""
+        return self._connection.execute("SELECT 1 FROM joined WHERE run = ?", (run,)).fetchone() is not None
+
     def close(self) -> None:
         self._connection.close()

@@ -27,8 +27,9 @@ DOORS = {
     "cryptography": "protocols/primitives.py",
     "tenseal": "protocols/encoding/ckks.py",
     "zstandard": "protocols/encoding/ckks.py",
-    "opacus": "securefl/training.py",
+    "opacus": "securefl/training/private.py",
     "dp_accounting": "securefl/privacy/accountant.py",
+    "rfc8785": "securefl/report/canonical.py",
     "nvflare": "securefl/engines/nvflare.py",
     "ray": "securefl/engines/ray.py",
 }

@@ -129,6 +129,9 @@ class AggregationClient:
 
     def _share(self, state: Advertising, request: SharesRequest) -> tuple[State, Envelope]:
         cohort = self._accept(state, request)
+        self._contribution.witnessed(
+            {name: shown.witness for name, shown in cohort.advertised.items() if name != self._name}
+        )
         holders, threshold = cohort.graph.holders(self._name), cohort.graph.threshold
         points = [self._terms.roster.points[name] for name in holders]
         self_seed = self._random(KEY_BYTES)
@@ -254,8 +257,8 @@ class AggregationClient:
         return Spent(), self._envelope(Step.INPUT, b"", [self._terms.layout.ring.pack(encoded.vector)], encoded.seed)
 
     def _encode(self) -> Encoded:
-        mine = self._contribution
-        return self._encoding.encode(mine.update(), mine.weight, self._terms.session, self._name, self._random)
+        mine, session = self._contribution, self._terms.session
+        return self._encoding.encode(mine.update(), mine.weight, session, self._name, self._random, mine.noise())
 
     def _consent(self, state: Masked, request: ConsistencyRequest) -> tuple[State, Envelope]:
         graph = state.cohort.graph

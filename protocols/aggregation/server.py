@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from protocols.aggregation.collect import collect
 from protocols.aggregation.messages import KeysRequest
 from protocols.aggregation.session import Terms
-from protocols.aggregation.sharing import Keys
+from protocols.aggregation.sharing import Admit, Keys, admit_all
 from protocols.aggregation.stage import Stage, Sum
 from protocols.aggregation.summing import Inputs
 from protocols.base import ClientId, Messages, Replies
@@ -46,9 +46,10 @@ class AggregationServer:
         terms: Terms,
         announcements: Mapping[ClientId, bytes],
         work: Work = Work(),  # noqa: B008
+        admit: Admit = admit_all,
     ) -> None:
         self._announcements = dict(announcements)
-        self._stage: Stage = Keys(terms, frozenset(announcements), work)
+        self._stage: Stage = Keys(terms, frozenset(announcements), work, admit)
         self._sum: Sum | None = None
         self.dropped: dict[ClientId, str] = {}
         self.faults: dict[ClientId, str] = {}

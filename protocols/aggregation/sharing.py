@@ -5,6 +5,7 @@ A stage takes each reply in as it comes and keeps only what later stages need.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -33,6 +34,12 @@ from protocols.wire import encode
 # What one client sends is relayed to all: without a limit, one could make every request of a round too large to read.
 # An honest part takes about 160 bytes, a signed ledger head 100.
 _LARGEST_PART = 1024
+Admit = Callable[[ClientId, bytes], None]
+"""Called with a client and what it showed (its ledger's head); raises ``ProtocolError`` to leave it out."""
+
+
+def admit_all(client: ClientId, witness: bytes) -> None:
+    """Leave nobody out."""
 # With a key of low order every key agrees on nothing, so that one which hides nothing is enough to find out.
 _PROBE = AgreementKey(bytes(KEY_BYTES))
 
@@ -43,9 +50,10 @@ class Keys:
     step: ClassVar[Step] = Step.KEYS
     largest: ClassVar[int] = SHORT_REPLY
 
-    def __init__(self, terms: Terms, asked: frozenset[ClientId], work: Work) -> None:
+    def __init__(self, terms: Terms, asked: frozenset[ClientId], work: Work, admit: Admit = admit_all) -> None:
         self.terms = terms
         self._work = work
+        self._admit = admit
         self.asked = asked
         self.needed = terms.rules.fewest
         self._replies: dict[ClientId, Envelope] = {}
@@ -61,6 +69,7 @@ class Keys:
         member = read(reply.parts, Advertised)
         if len(member.witness) > _LARGEST_PART:
             raise MalformedMessage(f"{sender} sent a ledger head of {len(member.witness)} bytes")
+        self._admit(sender, member.witness)
         if self.terms.masked:
             self._check_keys(member)
         self._replies[sender], self._members[sender] = reply, member

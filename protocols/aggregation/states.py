@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from protocols.aggregation.messages import Advertised, Envelope, SharePair
 from protocols.base import ClientId
-from protocols.encoding import Floats
+from protocols.encoding import Floats, Integers
 from protocols.errors import ConfigurationError
 from protocols.graph import Graph
 from protocols.primitives import AgreementKey
@@ -15,11 +15,17 @@ from protocols.primitives import AgreementKey
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a client puts in. ``update`` is asked for once, after the shares are dealt: that is when it may train."""
+    """What a client puts in. ``update`` is asked for once, after the shares are dealt: that is when it may train.
+
+    ``noise``: whole steps to add to it in the ring, asked for once, too. ``witness``: what all others are shown at the
+    start; ``witnessed`` is called with what the neighbours showed, each as its sender signed it.
+    """
 
     update: Callable[[], Floats] = field(repr=False)
     weight: float = 1.0
     witness: bytes = b""
+    noise: Callable[[], Integers | None] = field(default=lambda: None, repr=False)
+    witnessed: Callable[[Mapping[ClientId, bytes]], None] = field(default=lambda shown: None, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1:

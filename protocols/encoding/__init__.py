@@ -17,6 +17,7 @@ from protocols.errors import UpdateRejected
 from protocols.ring import Ring, RingVector
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,19 @@ class Encoding(Protocol):
     @property
     def layout(self) -> Layout: ...
 
-    def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
-        """``weight * update``, cut off at the bound. Raises ``UpdateRejected`` for NaN, infinity or a wrong length."""
+    def encode(
+        self,
+        update: Floats,
+        weight: float,
+        session: bytes,
+        sender: ClientId,
+        random: Random,
+        noise: Integers | None = None,
+    ) -> Encoded:
+        """``weight * update``, cut off at the bound, and ``noise`` in whole steps on top of it, which is not cut off.
+
+        Raises ``UpdateRejected`` for NaN, infinity or a wrong length of either.
+        """
         ...
 
     def decode(self, total: RingVector, uploads: Sequence[Upload]) -> NDArray[np.float64]:
@@ -63,10 +75,11 @@ class Encoding(Protocol):
         ...
 
 
-def checked(update: Floats, dimension: int) -> Floats:
-    """The update itself, if it has the declared length and only finite values."""
-    if update.shape != (dimension,):
-        raise UpdateRejected(f"an update of shape {update.shape} where ({dimension},) was declared")
+def checked(update: Floats, dimension: int, noise: Integers | None = None) -> Floats:
+    """The update itself, if it and the noise have the declared length and it has only finite values."""
+    for given in (update, noise):
+        if given is not None and given.shape != (dimension,):
+            raise UpdateRejected(f"an update or noise of shape {given.shape} where ({dimension},) was declared")
     if not np.isfinite(update).all():
         raise UpdateRejected("the update contains NaN or infinity: lower the learning rate or check the data")
     return update

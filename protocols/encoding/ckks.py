@@ -23,8 +23,8 @@ import zstandard
 from numpy.typing import NDArray
 
 from protocols.base import ClientId, Random
-from protocols.encoding import Encoded, Floats, Layout, Upload, checked
-from protocols.encoding.ntt import Integers, transform
+from protocols.encoding import Encoded, Floats, Integers, Layout, Upload, checked
+from protocols.encoding.ntt import transform
 from protocols.encoding.quantise import stochastic_round, toss
 from protocols.encoding.rlwe import DEGREE, PRIME, SEED_BYTES, CKKSParameters, a_masks, shift
 from protocols.errors import DecryptionFailed, MalformedMessage
@@ -123,13 +123,21 @@ class CKKS:
     def layout(self) -> Layout:
         return self.parameters.layout
 
-    def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
-        checked(update, self.parameters.dimension)
+    def encode(
+        self,
+        update: Floats,
+        weight: float,
+        session: bytes,
+        sender: ClientId,
+        random: Random,
+        noise: Integers | None = None,
+    ) -> Encoded:
+        checked(update, self.parameters.dimension, noise)
         seed = random(SEED_BYTES)
         coins = toss(len(update), random)
         vector = self.layout.ring.zeros(self.layout.length)
         work = partial(_encrypt, self._task([Upload(session, sender, seed)]))
-        blocks = self._integers(update, weight, coins)
+        blocks = self._integers(update, weight, coins, noise)
         for index, part in enumerate(self._work.map(work, blocks)):
             vector[index * _BLOCK : (index + 1) * _BLOCK] = part
         return Encoded(vector, seed)
@@ -158,13 +166,17 @@ class CKKS:
     def _starts(self) -> range:
         return range(0, self.layout.length, _BLOCK)
 
-    def _integers(self, update: Floats, weight: float, coins: RingVector) -> Iterator[_Block]:
+    def _integers(
+        self, update: Floats, weight: float, coins: RingVector, noise: Integers | None
+    ) -> Iterator[_Block]:
         """Block by block, the coefficients to encrypt: whole numbers, spaced, and zeros behind the last."""
         p = self.parameters
         for index, start in enumerate(self._starts):
             part = slice(start, start + _BLOCK)
             wholes = np.zeros(min(_BLOCK, self.layout.length - start), np.int64)
             rounded = stochastic_round(update[part], p.bound, weight * p.levels, coins[part])
+            if noise is not None:
+                rounded += noise[part]
             np.multiply(rounded, p.spacing, out=wholes[: len(rounded)])
             yield _Block(index, wholes)
 

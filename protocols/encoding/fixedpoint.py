@@ -10,7 +10,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from protocols.base import ClientId, Random
-from protocols.encoding import Encoded, Floats, Layout, Upload, checked
+from protocols.encoding import Encoded, Floats, Integers, Layout, Upload, checked
 from protocols.encoding.quantise import FEWEST_LEVELS, noise_tail, stochastic_round, toss
 from protocols.errors import ConfigurationError
 from protocols.primitives import digest
@@ -85,8 +85,16 @@ class FixedPoint(Struct, frozen=True):
         text = f"{self.dimension} {float(self.bound)!r} {self.clients} {self.bits} {float(self.noise)!r}"
         return Layout(Ring(1 << self.bits), self.dimension, self.clients, 0, digest("fixed point", text.encode()))
 
-    def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
-        checked(update, self.dimension)
+    def encode(
+        self,
+        update: Floats,
+        weight: float,
+        session: bytes,
+        sender: ClientId,
+        random: Random,
+        noise: Integers | None = None,
+    ) -> Encoded:
+        checked(update, self.dimension, noise)
         coins = toss(self.dimension, random)
         # In 32 bits the coins become the vector, block by block.
         vector = coins if self.bits == 32 else self.layout.ring.zeros(self.dimension)
@@ -94,7 +102,10 @@ class FixedPoint(Struct, frozen=True):
         for start in range(0, self.dimension, _BLOCK):
             part = slice(start, start + _BLOCK)
             # 64-bit integers in between: from there, every cast to a carrier is the residue modulo its size.
-            vector[part] = stochastic_round(update[part], self.bound, factor, coins[part]).astype(vector.dtype)
+            rounded = stochastic_round(update[part], self.bound, factor, coins[part])
+            if noise is not None:
+                rounded += noise[part]
+            vector[part] = rounded.astype(vector.dtype)
         self.layout.ring.reduce(vector)
         return Encoded(vector, b"")
 

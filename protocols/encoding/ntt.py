@@ -13,10 +13,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.encoding import Integers
 from protocols.errors import ConfigurationError
 from protocols.ring import RingVector
 
-Integers = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
 # Polynomials that go through the stages together: long inner loops, and a block that stays in the second-level cache.

@@ -178,7 +178,9 @@ def security(degree: int, bits: int) -> int:
     return levels[-1]
 
 
-def narrowest(dimension: int, bound: float, clients: int, precision: float | None = None) -> CKKSParameters:
+def narrowest(
+    dimension: int, bound: float, clients: int, precision: float | None = None, noise: float = 0.0
+) -> CKKSParameters:
     """The parameters with the fewest bytes whose step is at most ``precision``, in the update's units.
 
     Without a precision: as many levels as are ever enough, or, for very many clients, as there can be. Raises
@@ -187,7 +189,7 @@ def narrowest(dimension: int, bound: float, clients: int, precision: float | Non
     wanted = bound / _ENOUGH_LEVELS if precision is None else precision
     for bits in PRIMES:
         try:
-            found = CKKSParameters(dimension, bound, clients, bits)
+            found = CKKSParameters(dimension, bound, clients, bits, noise)
         except ConfigurationError:
             if bits == max(PRIMES):
                 raise

@@ -5,6 +5,7 @@ What a pilot recommends fills the keys that the file leaves out. Errors are ``Ba
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,10 +19,11 @@ from securefl.engines.local import Silence
 from securefl.errors import BadInput, BadJob
 from securefl.job import checks, file
 from securefl.job.file import Table, closest, remedy
-from securefl.job.sections import About, Data, Model, Privacy, Shield, Simulation, Training
-from securefl.plan import LocalOptimizer
+from securefl.job.sections import About, Data, Metrics, Model, Privacy, Shield, Simulation, Training
+from securefl.plan import AdaptiveClip, ClientLevel, HeldOut, LocalOptimizer, PrivacyTerms
 from securefl.precision import update_noise, well_below
-from securefl.privacy.mechanism import DPSGD, SGD, Budget, Mechanism
+from securefl.privacy.mechanism import DPSGD, SGD, Budget
+from securefl.privacy.mechanism import Training as LocalTraining
 from securefl.protection import KINDS, Protection
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     model: Model = Model()
     protection: Shield = Shield()
     weights: dict[str, float] = field(default_factory=dict)
+    metrics: Metrics | None = None
     simulation: Simulation = Simulation()
 
     @property
@@ -101,6 +104,8 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def noise(self) -> float | None:
         """The least noise of a weighted update, where there is noise and all declared how many records they have."""
+        if not self.calibrated:
+            return None
         return update_noise(self.mechanism, self.optimizer, self.sizes, self.client_weights)
 
     @property
@@ -110,12 +115,48 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
         return well_below(self.noise)
 
     @property
-    def mechanism(self) -> Mechanism:
+    def calibrated(self) -> bool:
+        """Whether the noise is known: written down, or solved for (:mod:`securefl.calibration`)."""
+        return not self.privacy.enabled or self.privacy.noise_multiplier is not None
+
+    @property
+    def client_level(self) -> bool:
+        """Whether noise hides whole clients."""
+        return self.privacy.enabled and self.privacy.unit == "client"
+
+    @property
+    def steps(self) -> int:
+        """Steps of local training in a round."""
+        section = self.training
+        return section.steps or math.ceil((section.epochs or 1.0) / section.sampling_rate)
+
+    @property
+    def mechanism(self) -> LocalTraining:
         """What one round of local training releases."""
-        rate, steps = self.training.sampling_rate, self.training.steps
-        if not self.privacy.enabled:
-            return SGD(rate, steps)
-        return DPSGD(_given("noise_multiplier", self.privacy.noise_multiplier), rate, steps, self.privacy.clip)
+        rate = self.training.sampling_rate
+        if not self.privacy.enabled or self.client_level:
+            return SGD(rate, self.steps)
+        return DPSGD(self._noise_multiplier, rate, self.steps, self.privacy.clip)
+
+    @property
+    def terms(self) -> PrivacyTerms:
+        """What is released beside local training, and what the owners declare."""
+        section = self.metrics
+        held_out = None if section is None else HeldOut(section.noise_multiplier, section.loss_bound)
+        level = self._client_level if self.client_level else None
+        unit = self.privacy.unit if self.privacy.enabled else "record"
+        return PrivacyTerms(level, held_out, unit, self.data.disjoint, self.simulation.enabled)
+
+    @property
+    def _client_level(self) -> ClientLevel:
+        noise, quantile = self._noise_multiplier, self.privacy.adaptive_quantile
+        # Five times the update's noise multiplier adds a twenty-fifth to what a round costs in Renyi terms.
+        adaptive = None if quantile is None else AdaptiveClip(quantile, self.privacy.adaptive_rate, 5 * noise)
+        return ClientLevel(noise, self.privacy.clip, adaptive)
+
+    @property
+    def _noise_multiplier(self) -> float:
+        return _given("noise_multiplier", self.privacy.noise_multiplier)
 
     @property
     def optimizer(self) -> LocalOptimizer:
@@ -147,6 +188,12 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
         if not self.privacy.enabled:
             lines += ("differential privacy is off: nothing bounds what the model reveals about one record",)
         return lines
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether there are records to measure with that are not trained on."""
+        pilot = self.data.pilot
+        return self.data.held_out is not None or (pilot is not None and known_pilot(pilot).held_out is not None)
 
     def ledger_folder(self, run: Path) -> Path:
         """Where the clients' ledgers are, given the run's folder."""
@@ -264,17 +311,24 @@ def _recommended(pilot: Pilot, given: Mapping[str, object]) -> dict[str, Table]:
     recipe = pilot.private if private else pilot.public
     mechanism, optimizer = recipe.mechanism, recipe.optimizer
     privacy: Table = {}
+    asked = _section(given, "privacy")
     if isinstance(mechanism, DPSGD):
-        privacy = {"noise_multiplier": mechanism.noise_multiplier, "clip": mechanism.clip}
-        privacy |= {"epsilon": pilot.budget.epsilon, "delta": pilot.budget.delta}
-    training: Table = {"sampling_rate": mechanism.sampling_rate, "steps": mechanism.steps}
+        privacy = {"clip": mechanism.clip, "epsilon": pilot.budget.epsilon, "delta": pilot.budget.delta}
+        if "target_epsilon" not in asked and asked.get("unit") != "client":  # else the noise is solved for
+            privacy["noise_multiplier"] = mechanism.noise_multiplier
+    training: Table = {"sampling_rate": mechanism.sampling_rate}
+    if "epochs" not in _section(given, "training"):
+        training["steps"] = mechanism.steps
     training |= {"learning_rate": optimizer.learning_rate, "momentum": optimizer.momentum}
+    weights: Table = {
+        name: weight for name, weight in zip(pilot.clients, pilot.weights, strict=True) if name in clients
+    }
     return {
         "job": {"name": pilot.name, "rounds": recipe.rounds},
-        "data": {"clients": list(pilot.clients), "name": pilot.name},
+        "data": {"clients": list(pilot.clients), "name": pilot.name, "disjoint": pilot.disjoint},
         "training": training,
         "privacy": privacy,
-        "weights": {name: weight for name, weight in zip(pilot.clients, pilot.weights, strict=True) if name in clients},
+        "weights": {} if asked.get("unit") == "client" else weights,
     }
 
 

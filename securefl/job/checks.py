@@ -21,6 +21,8 @@ def check(job: Job) -> None:
     _check_names(job)
     _check_source(job)
     _check_privacy(job)
+    _check_metrics(job)
+    _check_unit_weights(job)
     check_kind(job)
     check_graph(job)
     _check_cohort(job)
@@ -68,9 +70,38 @@ def _check_source(job: Job) -> None:
 
 
 def _check_privacy(job: Job) -> None:
-    # Reading mechanism and budget raises where the values that differential privacy needs are missing.
-    if job.mechanism and job.budget is not None and job.budget.delta >= _VACUOUS_DELTA:
+    # Reading the budget raises where the values that differential privacy needs are missing.
+    if job.budget is not None and job.budget.delta >= _VACUOUS_DELTA:
         raise BadJob("privacy.delta", f"{job.budget.delta} guarantees nothing", remedy("privacy.delta"))
+    section = job.privacy
+    if section.target_epsilon is not None and section.noise_multiplier is not None:
+        raise BadJob("privacy.target_epsilon", "the noise is given, so there is none to solve for", "Leave one key out")
+    if section.adaptive_quantile is not None and not job.client_level:
+        problem = "only the clip of client-level noise can follow the updates"
+        raise BadJob("privacy.adaptive_quantile", problem, 'Leave the key out, or write unit = "client"')
+    if (job.training.steps is None) == (job.training.epochs is None):
+        raise BadJob("training.steps", "either steps or epochs say how long a round trains", remedy("training.steps"))
+    if job.simulation.seed is not None and not job.simulation.enabled:
+        problem = "a seed undoes all noise, so it is for simulations only"
+        raise BadJob("simulation.seed", problem, remedy("simulation.seed"))
+
+
+def _check_metrics(job: Job) -> None:
+    if job.metrics is None:
+        return
+    if (job.metrics.noise_multiplier is None) != job.metrics.exact:
+        raise BadJob("metrics", "metrics are either noised or exact", remedy("metrics"))
+    if job.client_level:
+        problem = "their noise hides records, and this job is to hide clients"
+        raise BadJob("metrics", problem, 'Leave the section out, or write unit = "record" under [privacy]')
+    if not job.has_held_out:
+        raise BadJob("metrics", "there are no held-out records to measure with", remedy("data.held_out"))
+
+
+def _check_unit_weights(job: Job) -> None:
+    if job.client_level and any(weight != 1 for weight in job.weights.values()):
+        problem = "client-level noise hides clients that all weigh the same"
+        raise BadJob("weights", problem, "Write 1.0 for each client, or leave the section out")
 
 
 def _check_cohort(job: Job) -> None:

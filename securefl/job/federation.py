@@ -19,6 +19,7 @@ from securefl.data import Dataset
 from securefl.errors import BadInput, BadJob, SecureFLError
 from securefl.job.file import closest, remedy
 from securefl.job.sections import Data
+from securefl.report.hazards import Hazard, hazard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +33,8 @@ class Federation:
 
     ``test`` is a test set that was declared public (None: the model is not evaluated). ``hazards`` are releases that no
     epsilon covers. ``data_name`` names the data set in the ledgers, ``source`` says where it comes from. ``twin``: how
-    the best non-private model on the pooled rows is trained, if that is known.
+    the best non-private model on the pooled rows is trained, if that is known. ``held_out`` gives a client's records to
+    measure with.
     """
 
     title: str
@@ -40,10 +42,11 @@ class Federation:
     load: Callable[[str], Dataset]
     test: Callable[[], Dataset] | None
     model: Callable[[], nn.Module]
-    hazards: tuple[str, ...]
+    hazards: tuple[Hazard, ...]
     data_name: str
     source: str
     twin: Recipe | None = None
+    held_out: Callable[[str], Dataset] | None = None
 
 
 def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Federation:
@@ -58,17 +61,20 @@ def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Fed
         data_name=pilot.name,
         source=pilot.source,
         twin=pilot.public,
+        held_out=pilot.held_out,
     )
 
 
 def of_code(loader: str, test: str | None, factory: str, data: Data) -> Federation:
     """A federation over data of your own. Raises ``BadJob`` where the code that is named cannot be imported."""
     unchecked = f"how {loader} scales the features is not checked: use public constants, not statistics of the records"
-    hazards: tuple[str, ...] = (unchecked,)
+    hazards: tuple[Hazard, ...] = (hazard("preprocessing", unchecked),)
     if undeclared := [client for client in data.clients if client not in data.sizes]:
-        hazards += (f"the row counts of {', '.join(undeclared)} are divisors and thereby public: declare data.sizes",)
+        counts = f"the row counts of {', '.join(undeclared)} are divisors and thereby public: declare data.sizes"
+        hazards += (hazard("sample-counts", counts),)
     if test is not None:
-        hazards += (f"the records of {test} were declared public; accuracies on them are released exactly",)
+        public = f"the records of {test} were declared public; accuracies on them are released exactly"
+        hazards += (hazard("public-test", public),)
     return Federation(
         title=data.name,
         clients=data.clients,
@@ -78,6 +84,7 @@ def of_code(loader: str, test: str | None, factory: str, data: Data) -> Federati
         hazards=hazards,
         data_name=data.name,
         source=f"loaded by {loader}",
+        held_out=None if data.held_out is None else _loader(data.held_out, {}, "data.held_out"),
     )
 
 
@@ -105,8 +112,8 @@ def _imported(name: str) -> object:
     return importlib.import_module(name)
 
 
-def _loader(name: str, sizes: Mapping[str, int]) -> Callable[[str], Dataset]:
-    function = resolve("data.loader", name)
+def _loader(name: str, sizes: Mapping[str, int], key: str = "data.loader") -> Callable[[str], Dataset]:
+    function = resolve(key, name)
 
     def load(client: str) -> Dataset:
         loaded = _dataset(f"{name}({client!r})", lambda: function(client))

@@ -29,6 +29,9 @@ REMEDIES: Final[Mapping[str, str]] = {
     "data.loader": 'Write loader = "package.module:function"; it is called with a client\'s name',
     "data.clients": 'List the clients by name, for example clients = ["hospital-1", "hospital-2", "hospital-3"]',
     "data.sizes": "Write each client's declared number of records, a public constant: sizes = { hospital-1 = 200 }",
+    "data.held_out": 'Write held_out = "package.module:function"; it is called with a client\'s name and gives other records '
+    "than the loader",
+    "data.disjoint": "Write true if nobody's data is at two clients, which every owner then declares; else false",
     "data.test": 'Write test = "package.module:function"; what it returns is declared public',
     "data.name": 'Name the data set in quotes, for example name = "diabetes-2024"; the privacy ledger is kept under it',
     "model": 'Add a section [model] with factory = "package.module:function"',
@@ -39,6 +42,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "training.momentum": "Write a number from 0 up to, but not including, 1; for example momentum = 0.9",
     "training.sampling_rate": "Write the chance that a record is in a step: above 0, at most 1, for example 0.5",
     "training.steps": "Write a whole number of at least 1, for example steps = 3 (steps a round at each client)",
+    "training.epochs": "Write how often a round sees each record on average: a number above 0, for example epochs = 1.0",
     "privacy.enabled": "Write true or false; with false nothing bounds what the model reveals about one record",
     "privacy.noise_multiplier": "Write a number above 0, for example noise_multiplier = 1.0, "
     "or [privacy] enabled = false",
@@ -47,6 +51,15 @@ REMEDIES: Final[Mapping[str, str]] = {
     "or [privacy] enabled = false",
     "privacy.delta": "Write a number between 0 and 1, well below one over the number of records, "
     "for example delta = 1e-5, or [privacy] enabled = false",
+    "privacy.unit": 'Write "record", "patient" (nobody has two records) or "client"',
+    "privacy.target_epsilon": "Write what this run may spend of epsilon: a number above 0, for example "
+    "target_epsilon = 1.0",
+    "privacy.adaptive_quantile": "Write a number from 0 to 1, for example adaptive_quantile = 0.5, or leave the key out",
+    "privacy.adaptive_rate": "Write a number above 0 and at most 1, for example adaptive_rate = 0.2",
+    "metrics": "Write noise_multiplier = 5.0, or exact = true, which no epsilon covers",
+    "metrics.noise_multiplier": "Write a number above 0, for example noise_multiplier = 5.0",
+    "metrics.exact": "Write true or false; exact metrics are covered by no epsilon",
+    "metrics.loss_bound": "Write where the loss of one record is cut off: a number above 0, for example 4.0",
     "privacy.ledger": 'Name a folder in quotes, for example ledger = "ledgers/diabetes-2024"',
     "protection.kind": 'Write one of "plain", "secagg", "ckks-unmasked", "ckks"',
     "protection.bound": "Write the largest absolute value of one number of an update: above 0, for example 8.0",
@@ -62,6 +75,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "protection.corrupt": "Write the fraction of clients that may deviate, for example corrupt = 0.1",
     "protection.dropout": "Write the fraction of clients that may leave in a round, for example dropout = 0.1",
     "weights": "Write a number above 0 and at most 1 for each client that is named, for example hospital-1 = 0.5",
+    "simulation.enabled": "Write true or false; with true, noise and samples may come from a seed and protect nobody",
+    "simulation.seed": "Write a whole number of at least 0, and enabled = true beside it",
     "simulation.drop": 'Write a list like drop = ["hospital-3@2:4"]: silent from exchange 2 on in round 4',
 }
 _WORDS: Final = {

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from securefl.plan import Protection
-from securefl.privacy.mechanism import Positive, Rate, Steps
+from securefl.privacy.mechanism import Positive, Rate, Steps, Unit
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -23,6 +23,8 @@ class Data(Struct, frozen=True, forbid_unknown_fields=True):
     """``[data]``: a pilot, or a loader of your own; ``name`` is the data set's name in the ledgers.
 
     ``sizes``: declared numbers of records, public constants; a client without one declares the true number.
+    ``held_out``: a loader of records that are not trained on but measured with. ``disjoint``: nobody's data is at two
+    clients, as all owners declare.
     """
 
     clients: tuple[str, ...]
@@ -31,6 +33,8 @@ class Data(Struct, frozen=True, forbid_unknown_fields=True):
     loader: str | None = None
     test: str | None = None
     sizes: dict[str, Count] = field(default_factory=dict)
+    held_out: str | None = None
+    disjoint: bool = False
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,23 +45,42 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[training]``: one round of local training."""
+    """``[training]``: one round of local training: so many ``steps``, or as many as make up ``epochs``."""
 
     learning_rate: Positive
     sampling_rate: Rate
-    steps: Steps
+    steps: Steps | None = None
+    epochs: Positive | None = None
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
 
 
 class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[privacy]``: DP-SGD and each owner's budget. ``ledger`` is a folder; one that is relative lies in the run's."""
+    """``[privacy]``: noise, clip and each owner's budget. ``ledger`` is a folder; one that is relative lies in the run's.
+
+    ``unit``: whom the noise hides; records (or patients, with one record each) by DP-SGD at each client, whole clients
+    by noise on the sum of updates. ``epsilon`` and ``delta`` cap all that is ever spent on the data; without a
+    ``noise_multiplier`` the run's noise is the least that keeps it within ``target_epsilon`` (default: ``epsilon``).
+    ``adaptive_quantile``: the clip of client-level noise follows this quantile of the updates' norms.
+    """
 
     ledger: str
     enabled: bool = True
+    unit: Unit = "record"
     noise_multiplier: Positive | None = None
     clip: Positive = 1.0
     epsilon: Positive | None = None
     delta: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    target_epsilon: Positive | None = None
+    adaptive_quantile: Annotated[float, Meta(ge=0, le=1)] | None = None
+    adaptive_rate: Rate = 0.2
+
+
+class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[metrics]``: accuracy and loss on the clients' held-out records, noised and charged; or ``exact``, a hazard."""
+
+    noise_multiplier: Positive | None = None
+    exact: bool = False
+    loss_bound: Positive = 4.0
 
 
 class Shield(Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +105,10 @@ class Shield(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Simulation(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[simulation]``: clients that go silent on purpose, as ``CLIENT@EXCHANGE`` or ``CLIENT@EXCHANGE:ROUND``."""
+    """``[simulation]``: clients that go silent on purpose, as ``CLIENT@EXCHANGE`` or ``CLIENT@EXCHANGE:ROUND``; and, only
+    if it is ``enabled``, a ``seed`` for noise and samples, which then protect nobody.
+    """
 
+    enabled: bool = False
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     drop: tuple[str, ...] = ()

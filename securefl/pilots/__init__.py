@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from securefl.data import Dataset
 from securefl.errors import BadInput
 from securefl.plan import LocalOptimizer
-from securefl.privacy.mechanism import Budget, Mechanism
+from securefl.privacy.mechanism import Budget, Training
+from securefl.report.hazards import Hazard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +27,7 @@ _MODULES = {"breast-cancer": "breast_cancer", "heart": "heart"}
 class Recipe:
     """How a pilot is trained: every client runs ``mechanism`` with ``optimizer`` once a round."""
 
-    mechanism: Mechanism
+    mechanism: Training
     optimizer: LocalOptimizer
     rounds: int
 
@@ -37,7 +38,8 @@ class Pilot:
 
     ``private`` is a DP-SGD recipe that fits ``budget`` at every client, ``public`` a plain one. ``weights`` are
     declared constants in (0, 1], in the order of ``clients``, ``rows`` declared numbers of records. ``source`` names
-    the data's origin and licence.
+    the data's origin and licence. ``held_out``: records of a client that are not trained on. ``disjoint``: nobody's data is
+    at two clients.
     """
 
     name: str
@@ -50,10 +52,12 @@ class Pilot:
     private: Recipe
     public: Recipe
     budget: Budget
-    hazards: tuple[str, ...]
+    hazards: tuple[Hazard, ...]
     source: str
     weights: tuple[float, ...]
     rows: tuple[int, ...]
+    held_out: Callable[[str], Dataset] | None = field(default=None, repr=False)
+    disjoint: bool = True
 
 
 def names() -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from securefl.partition import dirichlet
 from securefl.pilots import Pilot, Recipe
 from securefl.plan import LocalOptimizer
 from securefl.privacy.mechanism import DPSGD, SGD, Budget
+from securefl.report.hazards import hazard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,10 +131,13 @@ PILOT = Pilot(
     public=Recipe(SGD(sampling_rate=1.0, steps=20), LocalOptimizer(0.3, momentum=0.9), 10),
     budget=Budget(epsilon=3.0, delta=1e-5),
     hazards=(
-        "scaling constants computed from these records: the published minimum and maximum of each feature",
-        "square roots were preferred to cube roots when the test accuracies of both were known",
-        "recipes tuned by cross-validation on these training rows, not charged to the budget",
-        "row counts of the hospitals, used as weights and divisors, are treated as public",
+        hazard(
+            "preprocessing",
+            "scaling constants computed from these records: the published minimum and maximum of each feature",
+        ),
+        hazard("tuning", "square roots were preferred to cube roots when the test accuracies of both were known"),
+        hazard("tuning", "recipes tuned by cross-validation on these training rows, not charged to the budget"),
+        hazard("sample-counts", "row counts of the hospitals, used as weights and divisors, are treated as public"),
     ),
     source="Breast Cancer Wisconsin (Diagnostic), UCI, doi:10.24432/C5DW2B, CC BY 4.0, as embedded in scikit-learn",
     # rows / 131, to two digits: the mean is then close to that of the pooled records

@@ -20,6 +20,7 @@ from securefl.errors import BadInput
 from securefl.pilots import Pilot, Recipe
 from securefl.plan import LocalOptimizer
 from securefl.privacy.mechanism import DPSGD, SGD, Budget
+from securefl.report.hazards import hazard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,6 +69,12 @@ def test() -> Dataset:
     parts = [_split(client) for client in CLIENTS]
     features = np.concatenate([features[rows] for features, _, _, rows in parts])
     return Dataset(features, np.concatenate([labels[rows] for _, labels, _, rows in parts]))
+
+
+def held_out(client: str) -> Dataset:
+    """The test rows of one hospital."""
+    features, labels, _, rows = _split(client)
+    return Dataset(features[rows], labels[rows])
 
 
 def model() -> nn.Module:
@@ -124,12 +131,13 @@ PILOT = Pilot(
     public=Recipe(SGD(sampling_rate=1.0, steps=20), LocalOptimizer(0.3), rounds=10),
     budget=Budget(epsilon=5.0, delta=1e-5),
     hazards=(
-        "recipes tuned by cross-validation on these training rows, not charged to the budget",
-        "row counts of the hospitals, used as weights and divisors, are treated as public",
-        "the split into training and test rows is stratified by label",
+        hazard("tuning", "recipes tuned by cross-validation on these training rows, not charged to the budget"),
+        hazard("sample-counts", "row counts of the hospitals, used as weights and divisors, are treated as public"),
+        hazard("preprocessing", "the split into training and test rows is stratified by label"),
     ),
     source="Heart Disease (Janosi, Steinbrunn, Pfisterer, Detrano 1988), UCI, doi:10.24432/C52P4X, CC BY 4.0",
     # rows / 199, to two digits: the mean is then close to that of the pooled records
     weights=(1.00, 0.86, 0.15, 0.43),
     rows=ROWS,
+    held_out=held_out,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -13,6 +13,10 @@ from securefl import job
 from securefl.errors import BadInput, NotARun
 from securefl.plan import Plan
 from securefl.records import RoundRecord, Summary
+from securefl.report import canonical
+from securefl.report.document import Flow, Traffic
+from securefl.report.statement import SignedStatement
+from securefl.run_folder import HISTORY, JOB, PLAN, STATEMENTS, SUMMARY, TRANSCRIPT, lines
 
 T = TypeVar("T")
 
@@ -27,54 +31,28 @@ class Message(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Flow:
-    """Messages in one direction: how many, and their bytes in all."""
-
-    count: int = 0
-    bytes: int = 0
-
-    @property
-    def mean(self) -> float:
-        """Bytes a message."""
-        return self.bytes / self.count if self.count else 0.0
-
-    def __add__(self, message: Message) -> Flow:
-        return Flow(self.count + 1, self.bytes + message.bytes)
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """All messages of one kind: from clients to the server, and from the server to clients."""
-
-    kind: str
-    up: Flow
-    down: Flow
-
-
-@dataclass(frozen=True)
 class Facts:
-    """One run. ``summary`` is None while the run is not finished; ``digest`` is the plan's SHA-256 in hex."""
+    """One run. ``summary`` is None while the run is not finished; ``statements`` are those that clients have sent."""
 
     job: job.Job
     plan: Plan
-    digest: str
     history: tuple[RoundRecord, ...]
     traffic: tuple[Traffic, ...]
     summary: Summary | None
+    statements: tuple[SignedStatement, ...]
 
 
 def read(folder: Path) -> Facts:
     """The facts in a run folder. Raises ``NotARun`` for a folder that is not a run, or is damaged."""
-    if not (folder / "job.toml").is_file():
-        raise NotARun(f"{folder} is not a run: it has no job.toml. Name a folder that 'securefl run' or 'demo' made")
-    plan = _decoded(folder / "plan.json", Plan)
+    if not (folder / JOB).is_file():
+        raise NotARun(f"{folder} is not a run: it has no {JOB}. Name a folder that 'securefl run' or 'demo' made")
     return Facts(
-        job=_job(folder / "job.toml"),
-        plan=plan,
-        digest=hashlib.sha256(plan.encoded()).hexdigest(),
-        history=_lines(folder / "history.jsonl", RoundRecord),
-        traffic=_counted(_lines(folder / "transcript.jsonl", Message)),
-        summary=_decoded(folder / "summary.json", Summary) if (folder / "summary.json").exists() else None,
+        job=_job(folder / JOB),
+        plan=_decoded(folder / PLAN, Plan),
+        history=tuple(lines(folder / HISTORY, RoundRecord)),
+        traffic=_counted(lines(folder / TRANSCRIPT, Message)),
+        summary=_decoded(folder / SUMMARY, Summary) if (folder / SUMMARY).exists() else None,
+        statements=_statements(folder / STATEMENTS),
     )
 
 
@@ -94,19 +72,19 @@ def _decoded(path: Path, kind: type[T]) -> T:
         raise NotARun(f"{path} is damaged: {error}") from error
 
 
-def _lines(path: Path, kind: type[T]) -> tuple[T, ...]:
-    """One value a line; no file, no values. A last line without its end was cut short by a crash, and is left out."""
+def _statements(path: Path) -> tuple[SignedStatement, ...]:
     try:
-        whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
-        return tuple(msgspec.json.decode(line, type=kind) for line in whole.splitlines() if line)
-    except (OSError, msgspec.DecodeError) as error:
-        raise NotARun(f"{path} is damaged: {error}") from error
+        data = path.read_bytes() if path.exists() else b"[]"
+    except OSError as error:
+        raise NotARun(f"{path} cannot be read: {error}") from error
+    return canonical.read_many(data, SignedStatement, str(path))
 
 
-def _counted(messages: tuple[Message, ...]) -> tuple[Traffic, ...]:
+def _counted(messages: Iterable[Message]) -> tuple[Traffic, ...]:
     """Messages by kind, in the order in which each kind first travelled."""
     flows: dict[str, dict[str, Flow]] = {}
     for message in messages:
-        directions = flows.setdefault(message.kind, {"up": Flow(), "down": Flow()})
-        directions[message.direction] += message
+        directions = flows.setdefault(message.kind, {"up": Flow(0, 0), "down": Flow(0, 0)})
+        before = directions[message.direction]
+        directions[message.direction] = Flow(before.count + 1, before.bytes + message.bytes)
     return tuple(Traffic(kind, **directions) for kind, directions in flows.items())

@@ -1,23 +1,38 @@
-"""What the report's page says: a run's facts in words and rounded figures, put into the template."""
+"""What the report's page says: a report's values, chosen and put beside each other, for the template.
+
+The chapters are the levels of the differential privacy pyramid, from its top (NIST SP 800-226, section 1).
+"""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from securefl import precision as encoding
-from securefl.privacy.mechanism import DPSGD
-from securefl.protection import parameters
-from securefl.records import RoundRecord
-from securefl.report import plots
-from securefl.report.facts import Facts
-from securefl.report.parties import PARTIES
+from securefl.privacy.mechanism import Budget
+from securefl.report import plots, words
+from securefl.report.document import Claim, Owner, Report, Round
+from securefl.report.statement import Epsilon, Head
 
-_SOFTWARE: Final = ("securefl", "torch", "opacus", "dp-accounting", "cryptography", "tenseal", "numpy")
+CHAPTERS: Final = {
+    "guarantee": "Epsilon and the unit of privacy",
+    "algorithms": "Algorithms, utility and bias",
+    "trust": "Trust model",
+    "implementation": "Mechanism implementation",
+    "security": "Security and access control",
+    "exposure": "Data collection exposure",
+}
+_CLASSES: Final = {
+    "private": "",
+    "simulation": "warn",
+    "unfinished": "warn",
+    "not private": "bad",
+    "violated": "bad",
+}
+
+
+_PRIORS: Final = (0.01, 0.1, 0.5)
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,17 @@ class Cell:
     words: str
 
 
-def html(facts: Facts) -> str:
+@dataclass(frozen=True)
+class Spent:
+    """One client's ledger: what the bar and the columns beside it show. ``share`` is in percent of the budget."""
+
+    owner: Owner
+    left: str
+    share: float | None
+    head: str
+
+
+def html(report: Report) -> str:
     """The page. Everything that is not a plot of ours is escaped by the template."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -45,103 +70,100 @@ def html(facts: Facts) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"size": size, "number": number}
+    environment.filters |= {
+        "size": words.size,
+        "number": words.number,
+        "short": words.short,
+        "mechanism": words.mechanism,
+        "kind": words.kind,
+    }
     return environment.get_template("template.html.j2").render(
-        facts=facts,
-        figures=tuple(_figures(facts)),
-        plots={name: Markup(svg) for name, svg in _plots(facts).items()},  # noqa: S704 - drawn by plots.py, no foreign text
-        grid=_grid(facts),
-        parties=PARTIES[facts.plan.protection],
-        private=isinstance(facts.plan.mechanism, DPSGD),
-        epsilons=_epsilons(facts),
-        weights=dict(zip(facts.plan.clients, facts.plan.weights, strict=True)),
-        software=_versions(),
-        encoding=str(encoding.facts(parameters(facts.plan))),
+        report=report,
+        chapters=CHAPTERS,
+        words=words,
+        status_class=_CLASSES[report.status.word],
+        figures=tuple(_figures(report)),
+        plots={name: Markup(svg) for name, svg in _plots(report).items()},  # noqa: S704 - drawn by plots.py, no foreign text
+        grid=_grid(report),
+        private=any(isinstance(owner.budget, Budget) for owner in report.owners),
+        spent=[_spent(owner) for owner in report.owners],
+        reasons=_reasons(report),
+        beliefs=_beliefs(report),
+        keys={signed.statement.client: signed.key for signed in report.statements},
+        signers={signature.client for signature in report.signatures},
+        noise=_noise(report),
+        differing=_differing(report),
+        federation={claim.audience: claim for claim in report.federation},
     )
 
 
-def size(count: float) -> str:
-    """Bytes for people: ``12.4 kB``."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A rounded number, or a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"  # noqa: RUF001
-
-
-def _figures(facts: Facts) -> Iterator[Figure]:
-    summary, history = facts.summary, facts.history
-    accuracies = [record.accuracy for record in history if record.accuracy is not None]
-    accuracy = summary.accuracy if summary else (accuracies[-1] if accuracies else None)
-    twin = summary.accuracy_centralised if summary else None
-    if accuracy is not None:
-        against = (
-            f"{number(twin)} when trained centrally, without privacy" if twin is not None else "on the public test set"
+def _figures(report: Report) -> Iterator[Figure]:
+    accuracy, twin = report.utility.accuracy, report.utility.centralised
+    if isinstance(accuracy, float):
+        known = f"{words.number(twin)} when trained centrally, without privacy"
+        yield Figure(words.number(accuracy), "accuracy", known if isinstance(twin, float) else "on the public test set")
+    yield _epsilon_figure(report)
+    view, rounds = report.server_view, report.rounds
+    if not isinstance(view, str):
+        readable = f"{view.updates_readable} of {view.updates_received}"
+        yield Figure(readable, "updates readable by the server", "counted from the transcript")
+    if rounds:
+        up, down = (
+            sum(sizes) / len(rounds) for sizes in zip(*((one.bytes_up, one.bytes_down) for one in rounds), strict=True)
         )
-        yield Figure(number(accuracy), "accuracy", against)
-    yield _epsilon_figure(facts)
-    if summary:
-        view = summary.server_view
-        yield Figure(
-            f"{view.updates_readable} of {view.updates_received}",
-            "updates readable by the server",
-            "counted from the transcript",
-        )
-        yield Figure(size(summary.upload_bytes), "sent by a client a round", f"{size(summary.download_bytes)} received")
-    recovered = sum(len(record.recovered) for record in history)
-    lost = sum(len(record.dropped) for record in history)
-    yield Figure(f"{recovered} of {lost}", "dropouts recovered", f"in {len(history)} of {facts.job.rounds} rounds")
+        yield Figure(words.size(up), "sent by a client a round", f"{words.size(down)} received")
+    held = report.aggregation
+    note = f"in {report.run.rounds_done} of {report.run.rounds_planned} rounds"
+    yield Figure(f"{held.recovered} of {held.lost}", "dropouts recovered", note)
 
 
-def _epsilon_figure(facts: Facts) -> Figure:
-    budget = facts.job.budget
-    if budget is None:
+def _epsilon_figure(report: Report) -> Figure:
+    if all(owner.budget == "none" for owner in report.owners):
         return Figure("none", "differential privacy", "nothing bounds what is revealed about one record")
-    spent = max(_epsilons(facts).values(), default=0.0)
-    return Figure(number(spent, 2), "epsilon spent", f"of {budget.epsilon:g}, at delta {budget.delta:g}")
+    note = f"the most of any client, in all its runs; of {words.budget(report)}"
+    return Figure(words.number(_largest([owner.epsilon_after for owner in report.owners]), 2), "epsilon spent", note)
 
 
-def _epsilons(facts: Facts) -> Mapping[str, float]:
-    """Each client's epsilon as its own ledger last gave it."""
-    if facts.summary:
-        return facts.summary.epsilon_by_client
-    latest: dict[str, float] = {}
-    for record in facts.history:
-        latest |= record.epsilon
-    return latest
+def _largest(values: Sequence[Epsilon]) -> Epsilon:
+    """The worst that is known; a word only where no figure is."""
+    if "infinite" in values:
+        return "infinite"
+    known = [value for value in values if isinstance(value, float)]
+    return max(known) if known else "unknown"
 
 
-def _plots(facts: Facts) -> Mapping[str, str]:
+def _plots(report: Report) -> Mapping[str, str]:
     drawn: dict[str, str] = {}
-    measured = [(record.round, record.accuracy) for record in facts.history if record.accuracy is not None]
+    measured = [(one.round, one.accuracy) for one in report.rounds if isinstance(one.accuracy, float)]
     if measured:
-        twin = facts.summary.accuracy_centralised if facts.summary else None
-        drawn["accuracy"] = plots.accuracy(*_columns(measured), twin)
-    charged = [(record.round, record.epsilon.values()) for record in facts.history if record.epsilon]
+        twin = report.utility.centralised
+        numbers, values = zip(*measured, strict=True)
+        drawn["accuracy"] = plots.accuracy(numbers, values, twin if isinstance(twin, float) else None)
+    charged = [(one.round, told) for one in report.rounds if (told := _told(one))]
     if charged:
-        rounds = [number for number, _ in charged]
-        largest, smallest = [max(values) for _, values in charged], [min(values) for _, values in charged]
-        budget = facts.job.budget
-        drawn["epsilon"] = plots.epsilon(rounds, largest, smallest, budget.epsilon if budget else None)
-    if facts.traffic:
-        drawn["traffic"] = plots.traffic({item.kind: (item.up.mean, item.down.mean) for item in facts.traffic})
+        numbers = tuple(number for number, _ in charged)
+        largest, smallest = [max(told) for _, told in charged], [min(told) for _, told in charged]
+        drawn["epsilon"] = plots.epsilon(numbers, largest, smallest, _cap(report))
+    if report.traffic:
+        drawn["traffic"] = plots.traffic({item.kind: (item.up.mean, item.down.mean) for item in report.traffic})
     return drawn
 
 
-def _columns(pairs: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    return [left for left, _ in pairs], [right for _, right in pairs]
+def _told(record: Round) -> list[float]:
+    return [value for value in record.epsilon.values() if isinstance(value, float)]
 
 
-def _grid(facts: Facts) -> Mapping[str, Sequence[Cell]]:
-    return {client: [_cell(record, client) for record in facts.history] for client in facts.plan.clients}
+def _cap(report: Report) -> float | None:
+    """The budget's epsilon, if it is one for all."""
+    caps = {owner.budget.epsilon for owner in report.owners if isinstance(owner.budget, Budget)}
+    return caps.pop() if len(caps) == 1 else None
 
 
-def _cell(record: RoundRecord, client: str) -> Cell:
+def _grid(report: Report) -> Mapping[str, Sequence[Cell]]:
+    return {client: [_cell(record, client) for record in report.rounds] for client in report.run.clients}
+
+
+def _cell(record: Round, client: str) -> Cell:
     reason = record.dropped.get(client, "")
     if client in record.recovered:
         return Cell("recovered", f"silent ({reason}), its masks were removed by the others" if reason else "recovered")
@@ -150,12 +172,44 @@ def _cell(record: RoundRecord, client: str) -> Cell:
     return Cell("dropped", f"left out ({reason or 'no reply'})")
 
 
-def _versions() -> Mapping[str, str]:
-    """What is installed where the report is written."""
-    found = {"Python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    for name in _SOFTWARE:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+def _spent(owner: Owner) -> Spent:
+    head = f"{owner.after.sequence} · {owner.after.digest[:12]}" if isinstance(owner.after, Head) else owner.after
+    if not (isinstance(owner.budget, Budget) and isinstance(owner.epsilon_after, float)):
+        return Spent(owner, "unknown" if owner.budget != "none" else "none", None, head)
+    left, share = max(owner.budget.epsilon - owner.epsilon_after, 0.0), owner.epsilon_after / owner.budget.epsilon
+    return Spent(owner, words.number(left), min(100 * share, 100.0), head)
+
+
+def _reasons(report: Report) -> Mapping[tuple[str, ...], tuple[str, ...]]:
+    """Why claims hold or there are none, by sentence: of the audiences to which it applies, the names."""
+    claims: Sequence[Claim] = [claim for owner in report.owners for claim in owner.claims] + list(report.federation)
+    named: dict[tuple[str, ...], list[str]] = {}
+    for audience, name in words.AUDIENCES.items():
+        why = tuple(dict.fromkeys(claim.why for claim in claims if claim.audience == audience))
+        named.setdefault(why, []).append(name)
+    return {tuple(names): why for why, names in named.items()}
+
+
+def _beliefs(report: Report) -> Mapping[float, float]:
+    """Of some beliefs before, the most that they can become; none where no claim has a figure."""
+    bounds = [value for owner in report.owners for claim in owner.claims if isinstance(value := claim.epsilon, float)]
+    return {prior: words.belief(prior, max(bounds)) for prior in _PRIORS} if bounds else {}
+
+
+def _noise(report: Report) -> str:
+    """Where noise and samples came from, by the clients' word."""
+    if seeded := [owner.client for owner in report.owners if owner.simulated is True]:
+        return f"from a seed at {', '.join(seeded)}: a simulation"
+    if silent := [owner.client for owner in report.owners if owner.simulated == "unknown"]:
+        return f"unknown for {', '.join(silent)}"
+    return "from the operating system's cryptographic generator, by the word of every client"
+
+
+def _differing(report: Report) -> Mapping[str, Sequence[str]]:
+    """Versions at clients that are not those of where the report was assembled."""
+    here = report.software.versions.items()
+    there = {owner.client: owner.software for owner in report.owners if not isinstance(owner.software, str)}
+    found = {
+        client: [f"{name} {at}" for name, at in sorted(set(used.items()) - set(here))] for client, used in there.items()
+    }
+    return {client: listed for client, listed in found.items() if listed}

@@ -1,6 +1,7 @@
-"""Who can see what under each protection, as a table of sentences. No figure of a run changes it.
+"""Who can see what under each protection, and against whom that holds; no figure of a run changes it.
 
-Source: the threat model in docs/threat-model.md. "Server" is one that follows the protocol and reads all it gets.
+Source: the threat model in docs/threat-model.md. "Server" in a sight is one that follows the protocol and reads all it
+gets; the threat model says what a server that deviates gets.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from securefl.plan import Protection
+from securefl.plan import Plan, Protection
+from securefl.protection import KINDS
+from securefl.report.document import Sight
+
+READS: Final = "reads it"
+NOTHING: Final = "nothing"
 
 
 @dataclass(frozen=True)
-class Sight:
+class Views:
     """What one party can read of one client's update, of the sum of all updates, and of the model."""
 
     update: str
@@ -25,34 +31,88 @@ class Sight:
 class Parties:
     """The three who take part. Whoever holds the final model sees the model, under every protection."""
 
-    server: Sight
-    client: Sight
-    collusion: Sight
+    server: Views
+    client: Views
+    collusion: Views
 
 
-READS: Final = "reads it"
-NOTHING: Final = "nothing"
-_PEER: Final = Sight("only its own", "as the step from one model to the next", READS)
+_PEER: Final = Views("only its own", "as the step from one model to the next", READS)
+_BUT_THEIRS: Final = "the sum of all others, no single one"
 
 PARTIES: Final[Mapping[Protection, Parties]] = {
     "plain": Parties(
-        server=Sight("reads each one", READS, READS),
+        server=Views("reads each one", READS, READS),
         client=_PEER,
-        collusion=Sight("reads each one", READS, READS),
+        collusion=Views("reads each one", READS, READS),
     ),
     "secagg": Parties(
-        server=Sight(NOTHING, READS, READS),
+        server=Views(NOTHING, READS, READS),
         client=_PEER,
-        collusion=Sight("the sum of all others, no single one", READS, READS),
+        collusion=Views(_BUT_THEIRS, READS, READS),
     ),
     "ckks-unmasked": Parties(
-        server=Sight(NOTHING, NOTHING, "its accuracy, as clients report it"),
-        client=Sight("only its own", READS, READS),
-        collusion=Sight("reads each one: the client's key opens them all", READS, READS),
+        server=Views(NOTHING, NOTHING, NOTHING),
+        client=Views("only its own", READS, READS),
+        collusion=Views("reads each one: the client's key opens them all", READS, READS),
     ),
     "ckks": Parties(
-        server=Sight(NOTHING, NOTHING, "its accuracy, as clients report it"),
-        client=Sight("only its own", READS, READS),
-        collusion=Sight("the sum of all others, no single one", READS, READS),
+        server=Views(NOTHING, NOTHING, NOTHING),
+        client=Views("only its own", READS, READS),
+        collusion=Views(_BUT_THEIRS, READS, READS),
     ),
 }
+
+_MASKS: Final = (
+    "X25519, HKDF-SHA256, AES-128 in counter mode, AES-GCM, Ed25519 and SHA-256 are as hard to break as is believed; "
+    "the roster of the clients' keys reached each of them unchanged."
+)
+_RING: Final = "Ring-LWE of the stated degree and modulus is hard."
+
+
+def sights(plan: Plan, tested: bool) -> tuple[Sight, ...]:
+    """What each party of a run can read. ``tested``: whether there is a public test set."""
+    found = PARTIES[plan.protection]
+    told = ", and the accuracy that clients report" if tested and KINDS[plan.protection].sealed else ""
+    return (
+        _sight("the server", found.server, f"who took part, when, and the size of messages{told}"),
+        _sight("another client", found.client, "who took part, and how many charges each ledger has"),
+        _sight(_colluders(plan), found.collusion, "what these clients contributed, and the keys that they hold"),
+        _sight("whoever has the final model", Views(NOTHING, NOTHING, READS), "this report"),
+    )
+
+
+def threat_model(plan: Plan) -> str:
+    """Against whom the protocol keeps what the sights say, in a sentence or two."""
+    if KINDS[plan.protection].masked:
+        return (
+            f"Holds against a server that deviates from the protocol, {_working_with_it(plan)}. It gets one sum of at "
+            f"least {plan.minimum} updates for each key list. With more colluders, nothing is promised."
+        )
+    if KINDS[plan.protection].sealed:
+        return "Holds against the server alone. With the key of any one client it reads every update."
+    return "None: the server is trusted with every update. Clients see the model only."
+
+
+def assumptions(plan: Plan) -> str:
+    """What the protocol's secrecy rests on."""
+    kind = KINDS[plan.protection]
+    needed = [*([_MASKS] if kind.masked else []), *([_RING] if kind.sealed else [])]
+    return " ".join(needed) or "Nothing is hidden from the server, and nothing assumed."
+
+
+def _sight(party: str, views: Views, besides: str) -> Sight:
+    return Sight(party, views.update, views.total, views.model, besides)
+
+
+def _colluders(plan: Plan) -> str:
+    return "the server and one client together" if plan.colluders < 2 else f"the server and {plan.colluders} clients"
+
+
+def _working_with_it(plan: Plan) -> str:
+    match plan.colluders:
+        case 0:
+            return "alone: no client works with it"
+        case 1:
+            return "and one client that works with it"
+        case several:
+            return f"and {several} clients that work with it"

@@ -37,13 +37,15 @@ def accuracy(rounds: Sequence[int], values: Sequence[float], twin: float | None)
 def epsilon(rounds: Sequence[int], largest: Sequence[float], smallest: Sequence[float], budget: float | None) -> str:
     """Epsilon that was spent after each round: the most of all clients, the spread below it, and the budget."""
 
+    top = max(*largest, budget or 0.0) * 1.18
+
     def paint(axes: Axes) -> None:
         axes.fill_between(rounds, smallest, largest, color=ACCENT, alpha=0.22, linewidth=0)
         axes.plot(rounds, largest, color=ACCENT, linewidth=2, marker="o", markersize=4)
-        _label(axes, rounds[-1], largest[-1], f"{largest[-1]:.2f}", ACCENT, above=False)
+        _label(axes, rounds[-1], largest[-1], f"{largest[-1]:.2f}", ACCENT, above=largest[-1] < 0.2 * top)
         if budget is not None:
             _line(axes, rounds[0], budget, f"budget {budget:g}", above=True)
-        axes.set_ylim(0, max(*largest, budget or 0.0) * 1.18)
+        axes.set_ylim(0, top)
         _rounds(axes, rounds)
 
     return _drawn("epsilon", f"Epsilon spent by round, ending at {largest[-1]:.2f}", 2.7, paint)

@@ -11,7 +11,10 @@ from torch import nn
 
 from protocols.base import Exchange, Messages
 from securefl import CKKS, SGD, CKKSUnmasked, Client, Dataset, Ledger, LocalOptimizer, Plain, SecAgg, Server, Store
-from securefl.privacy.mechanism import Budget, Mechanism
+from securefl.account import load_identity
+from securefl.plan import PrivacyTerms
+from securefl.privacy.ledger import Owner
+from securefl.privacy.mechanism import Budget, Training, Unit
 from securefl.protection import Protection
 from securefl.round import enrol
 
@@ -41,12 +44,19 @@ def client(
     folder: Path | None = None,
     data: Dataset | None = None,
     factory: Callable[[], nn.Module] = model,
+    held_out: Dataset | None = None,
+    seed: int | None = None,
+    unit: Unit = "record",
 ) -> Client:
     """A client whose ledger and store are files where a folder is given."""
-    ledger = Ledger(folder / f"{name}.ledger", name, budget) if folder and budget else None
-    store = Store(folder / f"{name}.store") if folder else None
+    store = Store(folder / f"{name}.store") if folder else Store()
+    ledger = None
+    if folder and budget:
+        ledger = Ledger(folder / f"{name}.ledger", load_identity(store), Owner(name, "toy", unit), budget)
     own = data or records(NAMES.index(name))
-    return Client(name, own, factory, budget=budget, test=TEST, ledger=ledger, store=store)
+    return Client(
+        name, own, factory, budget=budget, test=TEST, ledger=ledger, store=store, held_out=held_out, seed=seed
+    )
 
 
 def clients(names: Sequence[str] = NAMES, budget: Budget | None = None, folder: Path | None = None) -> list[Client]:
@@ -55,19 +65,28 @@ def clients(names: Sequence[str] = NAMES, budget: Budget | None = None, folder: 
 
 def server(
     cell: str = "secagg",
-    mechanism: Mechanism = WHOLE,
+    mechanism: Training = WHOLE,
     folder: Path | None = None,
     weights: Mapping[str, float] | None = None,
     run: str = RUN,
     shield: Protection | None = None,
+    privacy: PrivacyTerms = PrivacyTerms(),
 ) -> Server:
     store = Store(folder / "server.store") if folder else None
     return Server(
-        model, shield or CELLS[cell], mechanism, LocalOptimizer(0.5), weights=weights, test=TEST, run=run, store=store
+        model,
+        shield or CELLS[cell],
+        mechanism,
+        LocalOptimizer(0.5),
+        weights=weights,
+        test=TEST,
+        run=run,
+        store=store,
+        privacy=privacy,
     )
 
 
-def enrolled(cell: str = "secagg", mechanism: Mechanism = WHOLE, **more: object) -> tuple[Server, list[Client]]:
+def enrolled(cell: str = "secagg", mechanism: Training = WHOLE, **more: object) -> tuple[Server, list[Client]]:
     """A server and clients that have pinned each other and, under CKKS, hold the key."""
     coordinator, owners = server(cell, mechanism), clients(**more)  # type: ignore[arg-type]
     enrol(coordinator, owners)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
 from securefl.errors import BadInput
-from securefl.plan import LocalOptimizer, Plan
+from securefl.plan import AdaptiveClip, ClientLevel, HeldOut, LocalOptimizer, Plan, PrivacyTerms
 from securefl.privacy.mechanism import SGD
 
 
@@ -44,6 +46,15 @@ OTHER: dict[str, object] = {
     "corrupt": 0.2,
     "dropout": 0.2,
     "key_rounds": 3,
+    "privacy": PrivacyTerms(disjoint=True),
+}
+
+TERMS: dict[str, object] = {
+    "client_level": ClientLevel(1.0, 1.0),
+    "held_out": HeldOut(5.0),
+    "unit": "patient",
+    "disjoint": True,
+    "simulated": True,
 }
 
 
@@ -58,6 +69,30 @@ def test_a_plan_survives_its_encoding_with_the_same_digest() -> None:
 def test_every_field_is_in_the_digest(field: str) -> None:
     assert tuple(OTHER) == Plan.__struct_fields__
     assert plan(**{field: OTHER[field]}).digest() != plan().digest()
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_every_term_of_privacy_is_in_the_digest(term: str) -> None:
+    assert tuple(TERMS) == PrivacyTerms.__struct_fields__
+    changed = PrivacyTerms(**{term: TERMS[term]})  # type: ignore[arg-type]
+    assert plan(privacy=changed).digest() != plan().digest()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: ClientLevel(0.0, 1.0),
+        lambda: ClientLevel(1.0, float("inf")),
+        lambda: AdaptiveClip(1.5, 0.2, 5.0),
+        lambda: AdaptiveClip(0.5, 0.0, 5.0),
+        lambda: AdaptiveClip(0.5, 0.2, 0.0),
+        lambda: HeldOut(0.0),
+        lambda: HeldOut(1.0, 0.0),
+    ],
+)
+def test_impossible_terms_are_refused(build: Callable[[], object]) -> None:
+    with pytest.raises(BadInput):
+        build()
 
 
 @pytest.mark.parametrize(("rate", "momentum"), [(0.0, 0.0), (float("nan"), 0.0), (0.1, 1.0), (-1.0, 0.0)])

@@ -18,7 +18,7 @@ from securefl import DPSGD, SGD, LocalOptimizer, SecAgg, Server, Store
 from securefl.announcement import Announcement, public_tag
 from securefl.client import Client
 from securefl.errors import BadInput, Refused
-from securefl.plan import Plan
+from securefl.plan import ClientLevel, HeldOut, Plan, PrivacyTerms
 from securefl.policy import Policy, check_announced, largest_share
 from securefl.privacy.mechanism import Budget
 from securefl.round import enrol
@@ -253,6 +253,14 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
     "corrupt": st.floats(0, 1),
     "dropout": st.floats(0, 1),
     "key_rounds": st.integers(-5, 2**63 - 1),
+    "privacy": st.builds(
+        PrivacyTerms,
+        st.none() | st.builds(ClientLevel, st.floats(0.1, 9), st.floats(0.1, 9)),
+        st.none() | st.builds(HeldOut, st.none() | st.floats(0.1, 9)),
+        st.sampled_from(["record", "patient", "client"]),
+        st.booleans(),
+        st.booleans(),
+    ),
 }
 OWNER, ACCEPTED = pinned()
 

@@ -16,7 +16,7 @@ from protocols.aggregation.messages import SharePair
 from protocols.aggregation.session import Context, Terms
 from protocols.aggregation.states import Contribution, Sharing
 from protocols.base import ClientId, Random
-from protocols.encoding import Encoded, Encoding, Floats, Layout
+from protocols.encoding import Encoded, Encoding, Floats, Integers, Layout
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import Inconsistent
 from protocols.graph import CohortRules
@@ -150,8 +150,16 @@ class Padded(FixedPoint, frozen=True):
     def layout(self) -> Layout:
         return replace(super().layout, length=DIMENSION, digest=b"padded")
 
-    def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
-        short = super().encode(update, weight, session, sender, random)
+    def encode(
+        self,
+        update: Floats,
+        weight: float,
+        session: bytes,
+        sender: ClientId,
+        random: Random,
+        noise: Integers | None = None,
+    ) -> Encoded:
+        short = super().encode(update, weight, session, sender, random, noise)
         return Encoded(np.pad(short.vector, (0, DIMENSION - self.dimension)), short.seed)
 
 

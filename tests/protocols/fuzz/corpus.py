@@ -47,7 +47,7 @@ from protocols.delivery.messages import (
     catch_up,
     key_setup,
 )
-from protocols.encoding import Encoded, Encoding, Floats, Layout, Upload
+from protocols.encoding import Encoded, Encoding, Floats, Integers, Layout, Upload
 from protocols.encoding.ckks import CKKSKey
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.encoding.rlwe import DEGREE, PRIME
@@ -79,7 +79,15 @@ class Residues:
 
     layout: Layout = field(default_factory=lambda: Layout(Ring(PRIME), DIMENSION, COUNT, 32, digest("residues")))
 
-    def encode(self, update: Floats, weight: float, session: bytes, sender: ClientId, random: Random) -> Encoded:
+    def encode(
+        self,
+        update: Floats,
+        weight: float,
+        session: bytes,
+        sender: ClientId,
+        random: Random,
+        noise: Integers | None = None,
+    ) -> Encoded:
         return Encoded(expand(self.layout.ring, random(16), DIMENSION), random(32))
 
     def decode(self, total: RingVector, uploads: Sequence[Upload]) -> NDArray[np.float64]:

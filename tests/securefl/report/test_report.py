@@ -1,18 +1,23 @@
-"""The report says what the run folder says, needs nothing else, and runs nothing that a job file smuggles in."""
+"""The page says what the report says, needs nothing else, and runs nothing that a job file smuggles in."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from securefl import report
 from securefl.errors import NotARun
-
-Writer = Callable[..., Path]
+from securefl.report import endorsements, page
+from securefl.report.canonical import canonical
+from securefl.report.canonical import read as read_canonical
+from securefl.report.document import Report
+from securefl.report.hazards import hazard
+from securefl.report.page import CHAPTERS
+from tests.securefl.report.runs import CLIENT_LEVEL, CLIENTS, IDENTITIES, JOB, NOT_PRIVATE, Scene
 
 
 class Tags(HTMLParser):
@@ -37,8 +42,20 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def rendered(folder: Path) -> str:
-    path = report.render(folder)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a private run."""
+    return rendered(tmp_path_factory.mktemp("page") / "run")
+
+
+def rendered(folder: Path, scene: Scene = Scene()) -> str:  # noqa: B008
+    """The page of a run that ``scene`` describes, written into ``folder``."""
+    path = report.render(scene.write(folder))
     assert path == folder / "report.html"
     return path.read_text(encoding="utf-8")
 
@@ -50,88 +67,154 @@ def parsed(html: str) -> Tags:
     return tags
 
 
-def test_the_headline_figures_are_those_of_the_run(write_run: Writer) -> None:
-    html = rendered(write_run())
-    for words in ("0.947", "0.974 when trained centrally", "2.93", "of 3, at delta 1e-05", "0 of 49", "1 of 1"):
-        assert words in html
+def test_the_headline_figures_are_those_of_the_run(whole: str) -> None:
+    for words in ("0.947", "0.974 when trained centrally", "2.99", "of 9, at delta 1e-05", "0 of 49", "1 of 1"):
+        assert words in whole
 
 
-def test_every_hazard_is_listed(write_run: Writer) -> None:
-    assert "scaling constants computed from these records" in rendered(write_run())
+def test_the_page_is_made_from_the_report_alone(folder: Path) -> None:
+    made = report.assembled(Scene().write(folder))
+    report.write(folder, replace(made, created="a day of its own"))
+    for file in folder.iterdir():
+        if file.name != report.JSON:
+            file.unlink()
+    assert "a day of its own" in report.render(folder).read_text(encoding="utf-8")
 
 
-def test_the_page_needs_nothing_but_itself(write_run: Writer) -> None:
-    html = rendered(write_run())
-    assert "http:" not in html
-    assert "https:" not in html
-    assert "@import" not in html
-    for tag, attributes in parsed(html).found:
+@pytest.mark.parametrize("scene", [Scene(CLIENT_LEVEL), Scene(rounds=2)])
+def test_the_page_of_a_report_that_was_read_back_is_the_same(folder: Path, scene: Scene) -> None:
+    made = report.assembled(scene.write(folder))
+    assert page.html(made) == page.html(read_canonical(canonical(made), Report, "the report"))
+
+
+def test_the_chapters_are_the_levels_of_the_pyramid_from_its_top(whole: str) -> None:
+    tags = parsed(whole).found
+    assert [attributes.get("id") for tag, attributes in tags if tag == "h2"] == list(CHAPTERS)
+    links = [attributes["href"] for tag, attributes in tags if tag == "a"]
+    assert links == [f"#{name}" for name in CHAPTERS]
+
+
+@pytest.mark.parametrize(
+    ("scene", "word", "colour"),
+    [
+        (Scene(), "private", "status "),
+        (Scene(NOT_PRIVATE), "not private", "status bad"),
+        (Scene(rounds=4), "unfinished", "status warn"),
+        (Scene(f"{JOB}[simulation]\nenabled = true\n"), "simulation", "status warn"),
+        (Scene(change=lambda statement: replace(statement, run="f" * 32)), "violated", "status bad"),
+    ],
+)
+def test_the_status_is_the_first_thing_that_is_said(folder: Path, scene: Scene, word: str, colour: str) -> None:
+    html = rendered(folder, scene)
+    assert f'class="{colour}"' in html
+    assert f"<strong>{word}</strong>" in html
+
+
+def test_every_hazard_is_listed_with_its_effect(folder: Path) -> None:
+    listed = (hazard("tuning", "recipes tuned on these rows"), hazard("exact-metrics", "exact accuracies"))
+    html = rendered(folder, Scene(hazards=listed))
+    for one in listed:
+        assert one.text in html
+        assert one.effect.replace("'", "&#39;") in html
+
+
+def test_towards_each_audience_the_page_has_the_reports_figure(folder: Path) -> None:
+    html = rendered(folder, Scene(f"{CLIENT_LEVEL}[protection]\ncolluders = 1\n"))
+    for owner in report.read(folder).owners:
+        for claim in owner.claims:
+            assert isinstance(claim.epsilon, float) and f"{claim.epsilon:.3f}" in html
+            assert claim.why in html
+
+
+def test_who_signed_is_shown(folder: Path) -> None:
+    made = report.assembled(Scene().write(folder))
+    assert "Not signed by any client" in page.html(made)
+    signed = tuple(endorsements.endorse(made, own, IDENTITIES[own.statement.client]) for own in made.statements[:2])
+    html = page.html(replace(made, signatures=signed))
+    assert "Signed by hospital-1, hospital-2." in html
+    assert html.count("not signed") == len(CLIENTS) - 2
+
+
+def test_the_page_needs_nothing_but_itself(whole: str) -> None:
+    assert "http:" not in whole
+    assert "https:" not in whole
+    assert "@import" not in whole
+    for tag, attributes in parsed(whole).found:
         assert tag not in {"script", "link", "iframe", "object", "embed", "img"}
         for name in ("src", "href", "data"):
             assert (attributes.get(name) or "#").startswith("#")
         assert not any(name.startswith("on") for name in attributes)
 
 
-def test_identifiers_are_unique(write_run: Writer) -> None:
-    names = re.findall(r'\bid="([^"]+)"', rendered(write_run()))
+def test_identifiers_are_unique(whole: str) -> None:
+    names = re.findall(r'\bid="([^"]+)"', whole)
     assert len(names) == len(set(names))
 
 
-def test_three_plots_carry_words_for_those_who_do_not_see_them(write_run: Writer) -> None:
-    plots = [attributes for tag, attributes in parsed(rendered(write_run())).found if tag == "svg"]
+def test_three_plots_carry_words_for_those_who_do_not_see_them(whole: str) -> None:
+    plots = [attributes for tag, attributes in parsed(whole).found if tag == "svg"]
     assert [bool(plot.get("aria-label")) for plot in plots] == [True, True, True]
 
 
-def test_a_script_in_a_job_name_stays_text(write_run: Writer, toml: str) -> None:
-    html = rendered(write_run(toml.replace("five hospitals", "<script>alert(1)</script>")))
+def test_a_script_in_a_job_name_stays_text(folder: Path) -> None:
+    html = rendered(folder, Scene(JOB.replace("five hospitals", "<script>alert(1)</script>")))
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<script" not in html
 
 
-def test_an_unfinished_run_is_called_unfinished(write_run: Writer) -> None:
-    html = rendered(write_run(rounds=4))
+def test_a_script_in_a_clients_words_stays_text(folder: Path) -> None:
+    def smuggled(text: str) -> Scene:
+        return Scene(change=lambda said: replace(said, data=text, doubts=(text,), software={text: text}))
+
+    html = rendered(folder, smuggled("<script>alert(1)</script>"))
+    assert html.count("&lt;script&gt;") >= 3 * len(CLIENTS)
+    assert "<script" not in html
+
+
+def test_an_unfinished_run_is_called_unfinished(folder: Path) -> None:
+    html = rendered(folder, Scene(rounds=4))
     assert "unfinished" in html
     assert "in 4 of 10 rounds" in html
     assert "1 of 1" in html
 
 
-def test_a_run_without_a_single_round_still_has_a_report(write_run: Writer) -> None:
-    assert "No round is complete yet" in rendered(write_run(rounds=0))
+def test_a_run_without_a_single_round_still_has_a_report(folder: Path) -> None:
+    assert "No round is complete yet" in rendered(folder, Scene(rounds=0))
 
 
-def test_without_differential_privacy_the_page_says_so(write_run: Writer, toml: str) -> None:
-    html = rendered(write_run(toml.replace("[privacy]", "[privacy]\nenabled = false"), rounds=4))
+def test_without_differential_privacy_the_page_says_so(folder: Path) -> None:
+    html = rendered(folder, Scene(NOT_PRIVATE))
     assert "no differential privacy" in html
-    assert "dp-accounting), over all rounds" not in html
+    assert "What each audience can learn" not in html
 
 
-def test_the_silent_client_is_shown_in_its_round(write_run: Writer) -> None:
-    html = rendered(write_run())
-    assert html.count('<td><span class="mark recovered"') == 1
-    assert html.count('<td><span class="mark contributed"') == 49
+def test_the_silent_client_is_shown_in_its_round(whole: str) -> None:
+    assert whole.count('<td><span class="mark recovered"') == 1
+    assert whole.count('<td><span class="mark contributed"') == 49
 
 
 @pytest.mark.parametrize("kind", ["plain", "secagg", "ckks-unmasked", "ckks"])
-def test_each_protection_has_its_own_table_of_who_sees_what(write_run: Writer, toml: str, kind: str) -> None:
-    html = rendered(write_run(f'{toml}[protection]\nkind = "{kind}"\n'))
+def test_each_protection_has_its_own_table_of_who_sees_what(folder: Path, kind: str) -> None:
+    html = rendered(folder, Scene(f'{JOB}[protection]\nkind = "{kind}"\n'))
     assert f'<code style="font-size:inherit">{kind}</code>' in html
     assert ("reads each one" in html) == (kind in {"plain", "ckks-unmasked"})
+    assert ("accuracy that clients report" in html) == kind.startswith("ckks")
 
 
-def test_the_report_of_the_same_folder_is_the_same_to_the_byte(write_run: Writer) -> None:
-    folder = write_run()
-    assert rendered(folder) == rendered(folder)
+def test_the_report_of_the_same_folder_is_the_same_to_the_byte(folder: Path) -> None:
+    html = rendered(folder)
+    assert report.render(folder).read_text(encoding="utf-8") == html
 
 
-def test_weights_that_differ_are_printed(write_run: Writer, toml: str) -> None:
-    assert "hospital-2 0.25" in rendered(write_run(f"{toml}[weights]\nhospital-2 = 0.25\n"))
+def test_weights_that_differ_are_printed(folder: Path) -> None:
+    assert "hospital-2 0.25" in rendered(folder, Scene(f"{JOB}[weights]\nhospital-2 = 0.25\n"))
 
 
-def test_a_last_line_that_a_crash_cut_short_is_left_out(write_run: Writer) -> None:
-    folder = write_run(rounds=4)
+def test_a_last_line_that_a_crash_cut_short_is_left_out(folder: Path) -> None:
+    Scene(rounds=4).write(folder)
     with (folder / "history.jsonl").open("ab") as file:
         file.write(b'{"round":5,"att')
-    assert "in 4 of 10 rounds" in rendered(folder)
+    assert "in 4 of 10 rounds" in report.render(folder).read_text(encoding="utf-8")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -139,9 +222,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         report.render(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["job.toml", "plan.json", "history.jsonl", "transcript.jsonl", "summary.json"])
-def test_a_damaged_file_is_named(write_run: Writer, name: str) -> None:
-    folder = write_run()
+@pytest.mark.parametrize(
+    "name", ["job.toml", "plan.json", "history.jsonl", "transcript.jsonl", "summary.json", "statements.json"]
+)
+def test_a_damaged_file_is_named(folder: Path, name: str) -> None:
+    Scene().write(folder)
     (folder / name).write_text('{"half\n', encoding="utf-8")
     with pytest.raises(NotARun, match=f"{name} is damaged"):
         report.render(folder)

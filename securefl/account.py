@@ -1,0 +1,124 @@
+"""One owner's account of its data: what it charges before anything is released, shows to the others and remembers.
+
+Noise and samples come from here, so that what is charged and what is drawn cannot come apart: from the operating system
+or, in a run that says it is a simulation, from a seed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from protocols.aggregation.session import Roster
+from protocols.errors import Inconsistent
+from protocols.primitives import Identity
+from securefl.announcement import Announcement
+from securefl.data import Dataset
+from securefl.errors import BadInput, BudgetExceeded, Refused
+from securefl.plan import Plan
+from securefl.privacy.fingerprint import fingerprint, fingerprint_key
+from securefl.privacy.ledger import Ledger, Owner
+from securefl.privacy.mechanism import Budget
+from securefl.privacy.noise import Random
+from securefl.privacy.simulation import seeded
+from securefl.releases import releases
+from securefl.store import Store
+from securefl.witnesses import Witnesses
+
+_IDENTITY = "identity"
+
+
+def load_identity(store: Store, random: Random = os.urandom) -> Identity:
+    """The Ed25519 identity in a store, made there if it has none. Whoever has the file can speak as this client."""
+    secret = store.get(_IDENTITY)
+    if secret is None:
+        secret = Identity.generate(random).secret
+        store.put({_IDENTITY: secret})
+    return Identity(secret)
+
+
+def forgotten(name: str, identity: Identity, budget: Budget | None) -> Ledger:
+    """A ledger in memory, for trials: it ends with the process, and with it all that was counted."""
+    return Ledger(":memory:", identity, Owner(name, "in memory"), budget)
+
+
+class Account:
+    """``ledger`` is the owner's; ``keep`` outlives runs. ``seed``: noise and samples come from it, in simulations.
+
+    Raises ``BadInput`` for a ledger of another client or identity.
+    """
+
+    def __init__(
+        self, name: str, identity: Identity, ledger: Ledger, keep: Store, data: Dataset, seed: int | None
+    ) -> None:
+        if (ledger.owner.client, ledger.header.public_key) != (name, identity.public):
+            raise BadInput(f"{name}: the ledger was opened for another client or identity: open it with the same")
+        self.ledger = ledger
+        self.witnesses = Witnesses(keep)
+        self.name = name
+        self._keep = keep
+        self._seed = seed
+        self.fingerprint = fingerprint(fingerprint_key(identity), data.features, data.labels)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether noise and samples come from a seed, and hide nothing from who knows it."""
+        return self._seed is not None
+
+    def check_simulated(self, plan: Plan) -> None:
+        """Raises ``Refused`` where this client's noise would come from a seed and the plan does not say so."""
+        if self.simulated and not plan.privacy.simulated:
+            raise Refused("this client draws its noise from a seed and the plan is no simulation: give it no seed")
+
+    def check(self, plan: Plan, rounds: int) -> None:
+        """Raises ``BudgetExceeded`` if so many more rounds would not fit. Charges nothing."""
+        released = releases(plan)
+        if self.ledger.budget is not None and released and rounds:
+            self.ledger.check(released, rounds)
+
+    def check_round(self, plan: Plan, run: str) -> None:
+        """The same for the next round of a run; a refusal is counted."""
+        try:
+            self.check(plan, 1)
+        except BudgetExceeded:
+            self._keep.put({_refusals(run): str(self.refusals(run) + 1).encode()})
+            raise
+
+    def charge(self, announced: Announcement) -> None:
+        """Write down what the round is about to release; on disk when this returns, and only then may it be made."""
+        if released := releases(announced.plan):
+            self.ledger.charge(
+                announced.run, announced.round, announced.attempt, released, self.fingerprint, simulated=self.simulated
+            )
+
+    def refusals(self, run: str) -> int:
+        """How many rounds of a run this owner's budget refused."""
+        return int(self._keep.get(_refusals(run)) or b"0")
+
+    def random(self, announced: Announcement, purpose: str) -> Random:
+        """What noise and samples of one attempt are drawn from; never the same for two attempts or purposes."""
+        if self._seed is None:
+            return os.urandom
+        return seeded(self._seed, self.name, announced.round, announced.attempt, purpose)
+
+    def shown(self) -> bytes:
+        """The head of the ledger, for others to remember; nothing of a ledger that ends with the process."""
+        return self.ledger.witness() if self.ledger.remembered else b""
+
+    def see(self, run: str, roster: Roster, shown: Mapping[str, bytes]) -> list[str]:
+        """Remember the heads that others showed; returns what is wrong with them, in words.
+
+        Nothing is refused for it: a ledger that was set back endangers its owner's data and nobody else's. It stands in
+        this client's statement, which the server cannot change.
+        """
+        wrong = []
+        for name, head in shown.items():
+            try:
+                self.witnesses.see(run, roster.public_key(name), name, head)
+            except Inconsistent as error:
+                wrong.append(str(error))
+        return wrong
+
+
+def _refusals(run: str) -> str:
+    return f"refused {run}"

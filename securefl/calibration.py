@@ -1,0 +1,49 @@
+"""From a target to the noise: the least that keeps a whole run within it, solved once and written into the job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from securefl.draft import Draft
+from securefl.errors import BadInput
+from securefl.job import Job, checks
+from securefl.plan import Plan
+from securefl.privacy.mechanism import Budget, Release
+from securefl.releases import releases
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def calibrated(job: Job, module: nn.Module) -> Job:
+    """The job with its noise filled in; itself where the noise is written down. ``module`` gives the dimension.
+
+    Raises ``BadInput`` where no noise keeps so many rounds within the target, or for a job that could fail later.
+    """
+    if job.calibrated:
+        return job
+    from securefl.privacy.accountant import calibrate
+
+    def at(noise: float) -> Sequence[Release]:
+        return releases(plan_of(_with_noise(job, noise), module))
+
+    given = job.budget
+    if given is None:
+        raise BadInput("a job without a budget has nothing to solve its noise for: write privacy.epsilon and delta")
+    target = Budget(min(job.privacy.target_epsilon or given.epsilon, given.epsilon), given.delta)
+    found = _with_noise(job, calibrate(at, job.rounds, target, unit=job.privacy.unit))
+    checks.check(found)
+    return found
+
+
+def _with_noise(job: Job, noise: float) -> Job:
+    return replace(job, privacy=replace(job.privacy, noise_multiplier=noise, target_epsilon=None))
+
+
+def plan_of(job: Job, module: nn.Module) -> Plan:
+    """The plan that the job would run under, its noise given. Raises ``BadInput`` for one that could fail later."""
+    draft = Draft(job.name, job.shield, job.mechanism, job.optimizer, job.weights, job.model.seed, job.terms)
+    return draft.plan(module, sorted(job.clients))

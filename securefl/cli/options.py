@@ -1,0 +1,33 @@
+"""What the commands have in common: options, where words go, and how a person stops them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from securefl.errors import SecureFLError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FOLDER", help="A new folder for the run. Default: runs/NAME-PROTECTION-TIME."),
+]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, as 'run' and 'demo' print it.")]
+
+
+class Interrupted(SecureFLError):
+    """The person stopped the run; it is charged for what was started, and can go on."""
+
+    exit_code = 130
+
+
+def console_for(as_json: bool) -> Console:
+    """Words go to stdout, or to stderr where stdout belongs to the JSON object."""
+    from rich.console import Console
+
+    return Console(stderr=as_json, highlight=False)

@@ -1,0 +1,148 @@
+"""The commands that train: ``demo``, ``run``, ``check`` and ``resume``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import typer
+
+from securefl.cli.options import AsJson, Folder, Interrupted, Out, console_for
+from securefl.errors import BudgetExceeded, RoundFailed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from securefl.job import Job
+    from securefl.run import Run
+
+_DEMO_SILENCE: Final = (2, 3)  # exchange and round in which a client of the demo goes silent
+
+
+def demo(
+    pilot: Annotated[str, typer.Option(metavar="NAME", help="breast-cancer or heart.")] = "breast-cancer",
+    protection: Annotated[
+        str, typer.Option(metavar="KIND", help="What hides the updates: plain, secagg, ckks-unmasked or ckks.")
+    ] = "secagg",
+    rounds: Annotated[int | None, typer.Option(metavar="N", help="Rounds of training. Default: the pilot's.")] = None,
+    no_dp: Annotated[bool, typer.Option("--no-dp", help="Train without differential privacy.")] = False,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLIENT@EXCHANGE[:ROUND]",
+            help="Silence a client from an exchange (0 to 5) on, in one round; may be repeated. 'none': nobody. "
+            "Default: the third client, as its masked update is due, in round 3.",
+        ),
+    ] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch hospitals train a diagnosis model together, one of them dropping out.
+
+    Example:  [bold]securefl demo --protection ckks --drop hospital-2@3:4[/]
+    """
+    from securefl import job
+
+    silences = drop if drop is not None else [_demo_silence(pilot, rounds)]
+    drops = [silence for silence in silences if silence != "none"]
+    _start(job.from_pilot(pilot, protection, rounds, private=not no_dp, drop=drops), out, as_json)
+
+
+def run(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="What to train, on what, how protected.")],
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the job in a TOML file.
+
+    Functions that it names as package.module:function must be installed, or lie in the folder you are in.
+
+    Example:  [bold]securefl run examples/heart.toml --out runs/heart-1[/]
+    """
+    from securefl import job
+
+    _start(job.load(job_file), out, as_json)
+
+
+def check(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job to look at.")], as_json: AsJson = False
+) -> None:
+    """Say what the job in a TOML file would do, without loading records or training: encoding, precision, security.
+
+    Example:  [bold]securefl check examples/heart.toml[/]
+    """
+    from securefl import job
+    from securefl.preview import lines, preview
+
+    found = preview(job.load(job_file))
+    console = console_for(as_json)
+    for label, text in lines(found):
+        console.print(f"{label:10} {text}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        typer.echo(msgspec.json.encode(found).decode())
+
+
+def resume(folder: Folder, as_json: AsJson = False) -> None:
+    """Continue a run that was stopped, after its last complete round.
+
+    Example:  [bold]securefl resume runs/heart-1[/]
+    """
+    from securefl.run import Run
+
+    console = console_for(as_json)
+    with console.status("reading the run", spinner="line"):
+        opened = Run.open(folder)
+    _finish(opened, console, as_json)
+
+
+def _demo_silence(pilot: str, rounds: int | None) -> str:
+    """So that one dropout is recovered in view."""
+    from securefl.job import known_pilot
+
+    exchange, number = _DEMO_SILENCE
+    return f"{known_pilot(pilot).clients[2]}@{exchange}:{min(number, rounds or number)}"
+
+
+def _start(job: Job, out: Path | None, as_json: bool) -> None:
+    from securefl.job import slug
+
+    console = console_for(as_json)
+    folder = out or Path("runs") / f"{slug(job.name)}-{job.protection.kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with console.status("loading data and model", spinner="line"):
+        from securefl.run import Run
+
+        created = Run.create(job, folder)
+    _finish(created, console, as_json)
+
+
+def _finish(run: Run, console: Console, as_json: bool) -> None:
+    """Everything that remains of a run, in view."""
+    from securefl import display
+    from securefl.precision import facts
+    from securefl.protection import KINDS, parameters
+
+    job = run.job
+    display.opening(console, job, KINDS[job.protection.kind].visibility, facts(parameters(run.plan)))
+    try:
+        display.follow(console, job, run.history, run.rounds())
+        with console.status("last evaluation and report", spinner="line"):
+            summary = run.finish()
+    except KeyboardInterrupt as error:
+        raise _interrupted(run) from error
+    except (BudgetExceeded, RoundFailed):
+        if run.history:
+            display.say(console, f"the {len(run.history)} rounds that are complete: securefl report {run.folder}")
+        raise
+    display.closing(console, job, summary)
+    if as_json:
+        typer.echo(msgspec.json.encode(summary).decode())
+
+
+def _interrupted(run: Run) -> Interrupted:
+    done = len(run.history)
+    return Interrupted(
+        f"stopped after round {done} of {run.job.rounds}; what was charged stays charged. "
+        f"Continue with: securefl resume {run.folder}"
+    )

@@ -1,0 +1,68 @@
+"""From what one party proposes to the plan that all of them see: the model's shape and the clients filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from protocols.errors import ConfigurationError
+from securefl import global_state, protection
+from securefl.errors import BadInput
+from securefl.plan import LocalOptimizer, Plan, PrivacyTerms
+from securefl.privacy.mechanism import Training
+from securefl.protection import Protection
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A plan without its clients and its model. ``weights``: by client; who is not named has 1."""
+
+    job: str
+    protection: Protection
+    mechanism: Training
+    optimizer: LocalOptimizer
+    weights: Mapping[str, float]
+    seed: int
+    privacy: PrivacyTerms
+
+    def plan(self, module: nn.Module, clients: Sequence[str]) -> Plan:
+        """The plan for these clients. Raises ``BadInput`` for one that could fail later."""
+        from securefl import training, vector
+
+        training.check(module)
+        if unknown := sorted(set(self.weights) - set(clients)):
+            raise BadInput(f"weights name clients that are not on the roster: {', '.join(unknown)}")
+        chosen, count = self.protection, len(clients)
+        plan = Plan(
+            job=self.job,
+            protection=chosen.kind,
+            clients=tuple(clients),
+            weights=tuple(self.weights.get(name, 1.0) for name in clients),
+            bound=1.0 if self.privacy.client_level else chosen.bound,  # client-level updates are in clips
+            minimum=chosen.minimum_of(count),
+            threshold=chosen.threshold,
+            mechanism=self.mechanism,
+            optimizer=self.optimizer,
+            architecture=vector.architecture(module),
+            dimension=len(vector.flatten(module)),
+            model_seed=self.seed,
+            colluders=chosen.colluders,
+            corrupt=chosen.corrupt,
+            dropout=chosen.dropout,
+            key_rounds=chosen.key_rounds_of(count),
+            privacy=self.privacy,
+        )
+        return replace(plan, bits=self._bits(plan))
+
+    def _bits(self, plan: Plan) -> int:
+        chosen = replace(self.protection, bound=plan.bound)
+        try:
+            return chosen.parameters(global_state.length(plan), len(plan.clients), protection.ring_noise(plan)).bits
+        except ConfigurationError as error:
+            raise BadInput(str(error)) from error

@@ -1,0 +1,69 @@
+"""What travels as "the model": one float32 vector, the parameters and behind them whatever else moves with each round.
+
+Everything that the next round depends on is in it, so that one tag covers it, one message carries it and a checkpoint
+is whole, whoever can read it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from securefl.plan import Plan
+
+CLIP: Final = "clip"
+ACCURACY: Final = "accuracy"
+LOSS: Final = "loss"
+_UNKNOWN: Final = -1.0  # of a metric before the first round; none is negative
+
+
+class Measured(Struct, frozen=True):
+    """Weighted means over the clients' held-out records, of the model that a round began with."""
+
+    accuracy: float
+    loss: float
+
+
+def extras(plan: Plan) -> tuple[str, ...]:
+    """What follows the parameters, by name; of each, one number."""
+    adaptive = plan.privacy.client_level is not None and plan.privacy.client_level.adaptive is not None
+    return ((CLIP,) if adaptive else ()) + ((ACCURACY, LOSS) if plan.privacy.held_out is not None else ())
+
+
+def length(plan: Plan) -> int:
+    """How many numbers the vector has, and every update."""
+    return plan.dimension + len(extras(plan))
+
+
+def first(plan: Plan, parameters: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vector before the first round."""
+    starting = {CLIP: plan.privacy.client_level.clip if plan.privacy.client_level else _UNKNOWN}
+    behind = [starting.get(name, _UNKNOWN) for name in extras(plan)]
+    return np.concatenate([parameters, np.array(behind, np.float32)])
+
+
+def parameters(plan: Plan, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The model's own, shape (dimension,)."""
+    return vector[: plan.dimension]
+
+
+def clip(plan: Plan, vector: NDArray[np.float32]) -> float:
+    """The L2 norm at which updates are cut off now. Only for plans with client-level privacy."""
+    if plan.privacy.client_level is None:
+        raise ValueError("a plan without client-level privacy cuts no update off")
+    found = _extra(plan, vector, CLIP)
+    return plan.privacy.client_level.clip if found is None else found
+
+
+def measured(plan: Plan, vector: NDArray[np.float32]) -> Measured | None:
+    """What the last round measured; None before the first, and where nothing is measured."""
+    accuracy, loss = _extra(plan, vector, ACCURACY), _extra(plan, vector, LOSS)
+    return None if accuracy is None or loss is None or accuracy < 0 else Measured(accuracy, loss)
+
+
+def _extra(plan: Plan, vector: NDArray[np.float32], name: str) -> float | None:
+    names = extras(plan)
+    return float(vector[plan.dimension + names.index(name)]) if name in names else None

@@ -1,0 +1,123 @@
+"""What a run releases without accounting for it, or assumes without checking it, and what that does to its status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal, get_args
+
+from msgspec import Struct
+
+from securefl.plan import Plan
+from securefl.privacy.mechanism import SGD
+from securefl.protection import KINDS
+
+Kind = Literal[
+    "no-dp",
+    "simulation",
+    "exact-metrics",
+    "preprocessing",
+    "tuning",
+    "sample-counts",
+    "public-test",
+    "reported-accuracy",
+    "unmasked",
+    "single-process",
+    "floating-point",
+    "other",
+]
+
+Weight = Literal["voids", "uncovered", "assumed"]
+"""Of a hazard. "voids": the run is not called private. "uncovered": something was released that no epsilon of the
+report covers; the epsilons hold for what they name. "assumed": nothing more was released, if the assumption holds."""
+
+EFFECTS: Final[dict[Kind, tuple[Weight, str]]] = {
+    "no-dp": ("voids", "No epsilon is claimed: the status is 'not private'."),
+    "simulation": (
+        "voids",
+        "Whoever knows the seed can take the noise off: the status is 'simulation', and every epsilon is hypothetical.",
+    ),
+    "exact-metrics": (
+        "voids",
+        "The records that were measured have no guarantee: the status is 'not private', whatever the epsilons say of "
+        "the records that were trained on.",
+    ),
+    "preprocessing": (
+        "uncovered",
+        "The epsilons do not cover what these constants tell about the records that they came from; the status stands.",
+    ),
+    "tuning": (
+        "uncovered",
+        "The epsilons do not cover what the choice tells about the records that it was made on; the status stands.",
+    ),
+    "sample-counts": (
+        "uncovered",
+        "The epsilons hold with these counts public, and do not hide how many records a client has; the status stands.",
+    ),
+    "public-test": (
+        "uncovered",
+        "The records of the test set have no guarantee, since they were declared public; the status stands.",
+    ),
+    "reported-accuracy": (
+        "assumed",
+        "It is computed from the model alone, so that the model's epsilon covers it; the status stands.",
+    ),
+    "unmasked": (
+        "assumed",
+        "Privacy rests on each client's own noise alone, as the epsilon towards that party says; the status stands.",
+    ),
+    "single-process": (
+        "assumed",
+        "Who sees what is said of the deployment that was simulated: here one machine saw all of it. The epsilons hold "
+        "for whatever leaves that machine; the status stands.",
+    ),
+    "floating-point": (
+        "assumed",
+        "The epsilons are those of noise with real values; the low-order bits of floating-point noise may tell more. "
+        "The status stands.",
+    ),
+    "other": ("uncovered", "The epsilons do not cover it; the status stands."),
+}
+
+
+class Hazard(Struct, frozen=True, forbid_unknown_fields=True):
+    """One hazard: ``text`` says what it is in this run, ``effect`` what it does to the claims and the status."""
+
+    kind: Kind
+    text: str
+    weight: Weight
+    effect: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def hazard(kind: Kind, text: str) -> Hazard:
+    """A hazard of a known kind, with the weight and effect that all of its kind have."""
+    return Hazard(kind, text, *EFFECTS[kind])
+
+
+def of(found: Hazard | str) -> Hazard:
+    """What a run listed, as a hazard; plain text is of the kind "other". Weight and effect are those of the kind."""
+    return hazard(found.kind, found.text) if isinstance(found, Hazard) else hazard("other", found)
+
+
+def of_plan(plan: Plan, tested: bool) -> Iterator[Hazard]:
+    """The hazards that follow from the plan alone; ``tested``: whether there is a public test set."""
+    kind, terms = KINDS[plan.protection], plan.privacy
+    if isinstance(plan.mechanism, SGD) and terms.client_level is None:
+        yield hazard("no-dp", "no differential privacy: nothing bounds what the model reveals about one record")
+    if terms.simulated:
+        yield hazard("simulation", "the plan allows noise and samples from a seed")
+    if terms.held_out is not None and terms.held_out.noise_multiplier is None:
+        yield hazard("exact-metrics", "accuracy and loss on the clients' own held-out records, exact, in every round")
+    if kind.sealed and tested:
+        yield hazard("reported-accuracy", "clients tell the server the accuracy of a model that it cannot read")
+    if not kind.masked:
+        yield hazard("unmasked", kind.visibility)
+
+
+def merged(listed: tuple[Hazard, ...], derived: Iterator[Hazard]) -> tuple[Hazard, ...]:
+    """What a run listed, behind it what its plan implies and the run left out; the gravest first."""
+    named = {one.kind for one in listed}
+    every = (*listed, *(one for one in derived if one.kind not in named))
+    return tuple(sorted(every, key=lambda one: get_args(Weight).index(one.weight)))

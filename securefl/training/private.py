@@ -1,0 +1,183 @@
+"""DP-SGD steps (Abadi et al., CCS 2016, algorithm 1): clipped sum, noise, descent. The only door to opacus.
+
+Opacus's hooks bring each record's gradient. Clipping, noise and the step are ours: its optimizer adds float32 noise
+from torch's generator, which is not cryptographic, and whoever knows that generator's seed removes the noise exactly.
+
+Known limit: a record's gradient is computed in float32 beside others, and its last bits may depend on how many they
+are. Parameters for which gradients are nothing but rounding errors make that large; nothing here covers it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from opacus import GradSampleModule
+from opacus.grad_sample.functorch import ft_compute_per_sample_gradient
+from opacus.validators import ModuleValidator
+from torch import nn
+
+from securefl.data import Dataset
+from securefl.errors import UnsupportedModel
+from securefl.privacy.mechanism import DPSGD
+from securefl.privacy.noise import Random, grid, noised, poisson_sample
+from securefl.training.batches import Batch, device_of, loss, pieces, take
+from securefl.training.gradients import Entries, Gradients, Products, Stack, add_clipped
+
+if TYPE_CHECKING:
+    from securefl.training.pace import Pace
+
+Mode = Literal["hooks", "ghost"]
+"""How gradients are held: all in full, or a linear layer's and an embedding's as what they are made of."""
+
+# Clipping aims this far below the bound, so that a record moves the noised sum by the bound at most. A clipped gradient
+# is longer than aimed at by 2^-17 of it at most (``add_clipped``), float64 sums of 2^20 records and 2^30 coordinates
+# err by less than 2^-20, and the noise's grid moves two sums apart by 2^-16: together less than 2^-15.
+_CLIP_MARGIN = 1 - 2.0**-15
+
+_Sampled = dict[torch.Tensor, Gradients]
+
+
+def problems(module: nn.Module) -> list[Exception]:
+    """Why opacus cannot take the module's gradients record by record; nothing if it can."""
+    candidate = copy.deepcopy(module).train()
+    return [*ModuleValidator.validate(candidate), *GradSampleModule.validate(candidate)]
+
+
+def descend(
+    module: nn.Module, data: Dataset, mechanism: DPSGD, descent: torch.optim.Optimizer, random: Random, pace: Pace
+) -> None:
+    """Train ``module`` in place by ``mechanism.steps`` noised sums, each handed to ``descent`` as the gradient.
+
+    A sum is divided by the expected batch size, and noised whether its batch is empty or not.
+    """
+    recorded = Recorded(module, pace.mode)
+    expected = mechanism.sampling_rate * data.declared_size
+    for _ in range(mechanism.steps):
+        rows = poisson_sample(len(data), mechanism.sampling_rate, random)
+        batches = (take(data, piece, device_of(module)) for piece in pieces(rows, pace.at_once))
+        set_gradients(module, noised_sum(recorded, batches, mechanism, random).div_(expected))
+        descent.step()
+
+
+def noised_sum(recorded: Recorded, batches: Iterable[Batch], mechanism: DPSGD, random: Random) -> torch.Tensor:
+    """What one step releases: the sum of the records' clipped gradients, on a grid and noised; flat, float64, CPU."""
+    total = torch.zeros(recorded.dimension, dtype=torch.float64, device=device_of(recorded))
+    for batch in batches:
+        add_clipped(recorded.gradients(batch), mechanism.clip * _CLIP_MARGIN, total)
+    deviation, step = mechanism.noise_multiplier * mechanism.clip, grid(mechanism.clip, recorded.dimension)
+    return torch.from_numpy(noised(total.cpu().numpy(), deviation, step, random))
+
+
+def set_gradients(module: nn.Module, flat: torch.Tensor) -> None:
+    """Make a flat vector the gradient of the trainable parameters, in their order."""
+    parameters = [parameter for _, parameter in trainable(module)]
+    for parameter, part in zip(parameters, torch.split(flat, [each.numel() for each in parameters]), strict=True):
+        parameter.grad = part.reshape(parameter.shape).to(parameter)
+
+
+class Recorded(GradSampleModule):  # type: ignore[misc]
+    """A module in training whose gradients are taken record by record, in the given mode."""
+
+    def __init__(self, module: nn.Module, mode: Mode) -> None:
+        # "sum": gradients are those of each record's own loss, whatever the size of its batch
+        super().__init__(module, loss_reduction="sum")
+        self.dimension = sum(parameter.numel() for _, parameter in trainable(module))
+        self._mode = mode
+        self._ends = list(dict.fromkeys(end for layer in module.modules() for end in self._ends_at(layer)))
+        self._sampled: _Sampled = {}
+
+    def gradients(self, batch: Batch) -> list[Gradients]:
+        """Those of each record's cross-entropy, for all trainable parameters in order; of one record or more.
+
+        Raises ``UnsupportedModel`` where a layer's gradients are not one a record.
+        """
+        self._sampled.clear()
+        torch.autograd.backward(loss(self, batch), inputs=self._ends)
+        return [self._take(name, parameter, len(batch.labels)) for name, parameter in trainable(self._module)]
+
+    def _ends_at(self, layer: nn.Module) -> list[nn.Parameter]:
+        """Parameters at which going back may end: enough for the hooks to be called at every layer.
+
+        The gradient of a whole batch, which autograd would make for each parameter, is of no use here.
+        """
+        own = [parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad]
+        return sorted(own, key=torch.Tensor.numel)[:1] if type(layer) in self.GRAD_SAMPLERS else own
+
+    def _take(self, name: str, parameter: nn.Parameter, records: int) -> Gradients:
+        stack, parameter.grad_sample, parameter.grad = parameter.grad_sample, None, None  # type: ignore[attr-defined]
+        if stack is None and parameter not in self._sampled:
+            raise UnsupportedModel(f"parameter {name!r} takes no part in the output: use it, or freeze it")
+        found = self._sampled.pop(parameter) if stack is None else Stack(stack)
+        if found.records != records:
+            raise UnsupportedModel(
+                f"parameter {name!r} has {found.records} gradients for {records} records: "
+                "keep one record a row, in the first dimension of every layer's input"
+            )
+        return found
+
+    def capture_backprops_hook(
+        self,
+        module: nn.Module,
+        _forward_input: torch.Tensor,
+        forward_output: torch.Tensor,
+        loss_reduction: str,
+        batch_first: bool,
+    ) -> None:
+        """What opacus calls at each layer on the way back, with the gradient of the layer's output."""
+        own = [parameter for _, parameter in trainable(module)]
+        if not all(_used_once(parameter) for parameter in own):
+            super().capture_backprops_hook(module, _forward_input, forward_output, loss_reduction, batch_first)
+            return
+        inputs, backprops = self.rearrange_grad_samples(
+            module=module, backprops=forward_output[0].detach(), loss_reduction=loss_reduction, batch_first=batch_first
+        )
+        del module.max_batch_len
+        for parameter, gradients in self._sample(module, inputs, backprops).items():
+            if parameter.requires_grad:
+                self._sampled[parameter] = gradients
+        for parameter in own:
+            parameter._forward_counter = 0  # type: ignore[attr-defined]
+
+    def _sample(self, layer: nn.Module, inputs: list[torch.Tensor], backprops: torch.Tensor) -> _Sampled:
+        small = _SMALL.get(type(layer)) if self._mode == "ghost" else None
+        found = small(layer, inputs[0], backprops) if small else None
+        if found is None:
+            sampler = self.GRAD_SAMPLERS.get(type(layer), ft_compute_per_sample_gradient)
+            found = {parameter: Stack(rows) for parameter, rows in sampler(layer, inputs, backprops).items()}
+        return found
+
+
+def _used_once(parameter: nn.Parameter) -> bool:
+    """Whether the layer at hand is all that uses it: else opacus adds up what several uses give."""
+    return parameter._forward_counter == 1 and not hasattr(parameter, "_current_grad_sample")  # type: ignore[attr-defined]
+
+
+def _linear(layer: nn.Module, inputs: torch.Tensor, backprops: torch.Tensor) -> _Sampled | None:
+    if not isinstance(layer, nn.Linear) or backprops.ndim != 2:
+        return None
+    found: _Sampled = {layer.weight: Products(backprops, inputs)}
+    if layer.bias is not None:
+        found[layer.bias] = Stack(backprops)
+    return found
+
+
+def _embedding(layer: nn.Module, inputs: torch.Tensor, backprops: torch.Tensor) -> _Sampled | None:
+    if not isinstance(layer, nn.Embedding):
+        return None
+    places = inputs.reshape(len(inputs), -1)
+    rows = backprops.reshape(*places.shape, layer.embedding_dim)
+    return {layer.weight: Entries.gathered(places, rows, layer.num_embeddings)}
+
+
+_SMALL: dict[type[nn.Module], Callable[[nn.Module, torch.Tensor, torch.Tensor], _Sampled | None]] = {
+    nn.Linear: _linear,
+    nn.Embedding: _embedding,
+}
+
+
+def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The trainable parameters by name, in the order of ``named_parameters``."""
+    return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]

@@ -1,0 +1,213 @@
+"""An auditor's check of a run folder, offline: who said what, whether it adds up, and what cannot be seen that way.
+
+Trusts nobody who took part: signatures are checked, epsilons recomputed by two accountants from what clients signed,
+and the whole report is assembled anew and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from protocols.errors import Forged
+from securefl.errors import AccountingMismatch, BadInput, NotARun
+from securefl.report import HTML, JSON, contradictions, facts, page
+from securefl.report.assembly import assemble
+from securefl.report.canonical import canonical, read
+from securefl.report.document import Report
+from securefl.report.endorsements import check_endorsement
+from securefl.report.facts import Facts
+from securefl.report.statement import opened
+from securefl.run_folder import MODEL, PLAN
+from securefl.verification import ledgers
+
+# Accountants of two installations add up in another order; no claim turns on so little.
+_ROUNDING: Final = 1e-6
+_PLOT: Final = re.compile(r"<svg.*?</svg>", re.DOTALL)
+
+PROVES: Final = (
+    "consistency: what clients signed, their ledgers, plan, model and report agree, and the epsilons follow from it",
+    "attribution: each statement is signed by the key that is named beside it; compare the keys with their owners'",
+)
+NOT_SHOWN: Final = (
+    "that a client sampled and noised as it charged, or trained on the records that it names",
+    "that a client has no other ledger for the same records, unless somebody witnessed its head",
+    "that software at a client was the one that it names",
+)
+
+
+class Verdict(Struct, frozen=True):
+    """What was found. ``problems``: a line for each mismatch, empty where all agrees; ``unchecked``: what was not there
+    to be checked. ``keys``: by client, the key that its statement is signed with.
+    """
+
+    run: str
+    status: str
+    problems: tuple[str, ...]
+    unchecked: tuple[str, ...]
+    keys: dict[str, str]
+    proves: tuple[str, ...] = PROVES
+    not_shown: tuple[str, ...] = NOT_SHOWN
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Everything that is compared. ``ledgers``: the folder with the clients' ledgers."""
+
+    folder: Path
+    report: Report
+    facts: Facts
+    ledgers: Path
+
+    def ledger(self, client: str) -> Path:
+        return self.ledgers / f"{client}.sqlite"
+
+
+def verified(folder: Path, ledgers: Path | None = None) -> Verdict:
+    """Check the run in ``folder``; ``ledgers``: where its clients' ledgers lie, if not where its job file says.
+
+    Only reads. Raises ``NotARun`` for a folder that has no report or is damaged.
+    """
+    path = folder / JSON
+    try:
+        report = read(path.read_bytes(), Report, str(path))
+    except OSError as error:
+        raise NotARun(f"{folder} has no {JSON} that can be read ({error.strerror}): finish the run first") from error
+    found = facts.read(folder)
+    case = _Case(folder, report, found, ledgers or found.job.ledger_folder(folder))
+    problems = [line for check in _CHECKS for line in check(case)]
+    missing = [client for client in report.run.clients if not case.ledger(client).exists()]
+    unchecked = [f"the ledger of {client} is not at {case.ledger(client)}" for client in missing]
+    keys = {signed.statement.client: signed.key for signed in report.statements}
+    return Verdict(report.run.id, report.status.word, tuple(dict.fromkeys(problems)), tuple(unchecked), keys)
+
+
+def lines(verdict: Verdict) -> Iterator[str]:
+    """What a person reads: mismatches first, then what holds, what was not checked and what cannot be."""
+    yield from (f"MISMATCH  {problem}" for problem in verdict.problems)
+    if not verdict.problems:
+        yield from (f"proves    {claim}" for claim in verdict.proves)
+        yield from (f"key       {client} {key}" for client, key in sorted(verdict.keys.items()))
+    yield from (f"skipped   {missing}" for missing in verdict.unchecked)
+    yield from (f"unproven  {limit}" for limit in verdict.not_shown)
+    yield f"status    {verdict.status}, as the report of run {verdict.run} says"
+
+
+def _plan(case: _Case) -> Iterator[str]:
+    if case.facts.plan.digest().hex() != case.report.run.plan:
+        yield f"{PLAN}: not the plan that the report names"
+    if hashlib.sha256((case.folder / PLAN).read_bytes()).hexdigest() != case.report.run.plan:
+        yield f"{PLAN}: not as it was written"
+
+
+def _model(case: _Case) -> Iterator[str]:
+    files = [case.folder / MODEL, *(case.folder / "clients" / name / MODEL for name in case.report.run.clients)]
+    there = [file for file in files if file.exists()]
+    if not there:
+        yield f"{MODEL}: there is no model"
+    for file in there:
+        if hashlib.sha256(file.read_bytes()).hexdigest() != case.report.run.model:
+            yield f"{file.relative_to(case.folder)}: not the model that the report names"
+
+
+def _statements(case: _Case) -> Iterator[str]:
+    for signed in case.report.statements:
+        try:
+            opened(signed)
+        except Forged as error:
+            yield f"statement of {signed.statement.client}: {error}"
+    stated = {signed.statement.client for signed in case.report.statements}
+    for client in _contributors(case.facts):
+        if client not in stated:
+            yield f"{client} contributed, and there is no statement of it"
+
+
+def _signatures(case: _Case) -> Iterator[str]:
+    keys = {signed.statement.client: signed.key for signed in case.report.statements}
+    for endorsement in case.report.signatures:
+        try:
+            check_endorsement(case.report, endorsement)
+        except Forged as error:
+            yield f"signature of {endorsement.client} under the report: {error}"
+        if keys.get(endorsement.client) != endorsement.key:
+            yield f"signature of {endorsement.client} under the report: not by the key of its statement"
+    signers = {endorsement.client for endorsement in case.report.signatures}
+    for client in _contributors(case.facts):
+        if client not in signers:
+            yield f"{client} contributed and did not sign the report"
+
+
+def _contributors(found: Facts) -> list[str]:
+    return sorted({client for record in found.history for client in record.contributors})
+
+
+def _contradictions(case: _Case) -> Iterator[str]:
+    try:
+        yield from contradictions.found(case.facts)
+    except AccountingMismatch as error:
+        yield f"accountants: {error}"
+
+
+def _reassembled(case: _Case) -> Iterator[str]:
+    """Every field of the report against one that is made now, from the folder, with epsilons computed here."""
+    try:
+        again = assemble(case.facts, case.report.software, case.report.created)
+    except (AccountingMismatch, BadInput) as error:
+        yield f"report: cannot be assembled again: {error}"
+        return
+    again = msgspec.structs.replace(again, signatures=case.report.signatures)
+    yield from (f"report: {line}" for line in _differences(_tree(case.report), _tree(again), ""))
+
+
+def _tree(report: Report) -> object:
+    return msgspec.json.decode(canonical(report))
+
+
+def _differences(said: object, found: object, place: str) -> Iterator[str]:
+    """Where two JSON trees differ by more than rounding, with both values."""
+    if isinstance(said, dict) and isinstance(found, dict):
+        for name in sorted({*said, *found}):
+            yield from _differences(said.get(name), found.get(name), f"{place}.{name}".lstrip("."))
+    elif isinstance(said, list) and isinstance(found, list) and len(said) == len(found):
+        for index, (left, right) in enumerate(zip(said, found, strict=True)):
+            yield from _differences(left, right, f"{place}[{index}]")
+    elif isinstance(said, int | float) and isinstance(found, int | float) and not isinstance(said, bool):
+        if abs(said - found) > _ROUNDING * max(1.0, abs(said)):
+            yield f"{place} is {said:.6g} and comes to {found:.6g}"
+    elif said != found:
+        yield f"{place} is {_short(said)} and comes to {_short(found)}"
+
+
+def _short(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _page(case: _Case) -> Iterator[str]:
+    path = case.folder / HTML
+    if not path.exists():
+        yield f"{HTML}: missing"
+    elif _words(path.read_text(encoding="utf-8")) != _words(page.html(case.report)):
+        yield f"{HTML}: does not say what {JSON} says; securefl report writes it again"
+
+
+def _words(html: str) -> str:
+    """The page without its plots, which another matplotlib draws otherwise."""
+    return _PLOT.sub("", html)
+
+
+def _ledgers(case: _Case) -> Iterator[str]:
+    for signed in case.report.statements:
+        path = case.ledger(signed.statement.client)
+        if path.exists() and signed.statement.budget != "none":
+            yield from ledgers.mismatches(path, signed, case.report)
+
+
+_CHECKS: Final = (_statements, _signatures, _plan, _model, _contradictions, _ledgers, _reassembled, _page)

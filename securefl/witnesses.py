@@ -1,0 +1,73 @@
+"""Heads of others' ledgers as one party last saw them: by these a ledger that was set back is noticed.
+
+Each head came in a signed message; what is kept here is that party's own memory, which it signs in its statement.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from protocols.errors import Inconsistent, MalformedMessage
+from securefl.errors import LedgerError, NotARun
+from securefl.privacy.ledger import Witness
+from securefl.store import Store
+
+_NAME: Final = "witnesses"
+
+
+class Seen(Struct, frozen=True, array_like=True):
+    """The last head that an owner showed, and why one that it showed later cannot be (else empty)."""
+
+    head: bytes
+    contradiction: str = ""
+
+
+class Witnesses:
+    """The memory of one party, in its store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._seen = _loaded(store.get(_NAME))
+
+    def see(self, run: str, owner: bytes, name: str, shown: bytes) -> None:
+        """Remember the head that the owner of this public key showed in a run.
+
+        Raises ``MalformedMessage`` for what is no head, and ``Inconsistent`` for one that cannot follow what was seen
+        before: that ledger was set back, or is another one than in this run before. What was seen first stays. Who
+        keeps no ledger shows nothing, ever.
+        """
+        if not shown:
+            if self.of(run, owner) is not None:
+                raise Inconsistent(f"{name} showed a ledger in this run and does so no longer")
+            return
+        try:
+            head = Witness.decoded(shown)
+        except LedgerError as error:
+            raise MalformedMessage(f"{name} showed what is no head of a ledger: {error}") from error
+        keys = (f"{owner.hex()} run {run}", f"{owner.hex()} {head.ledger.hex()}")
+        for key in keys:
+            before = self._seen.get(key, Seen(shown))
+            why = head.contradicts(Witness.decoded(before.head))
+            if why is not None:
+                self._keep({key: Seen(before.head, why)})
+                raise Inconsistent(f"the ledger of {name} is not the one seen before: {why}")
+        self._keep({key: Seen(shown, self._seen.get(key, Seen(shown)).contradiction) for key in keys})
+
+    def of(self, run: str, owner: bytes) -> Seen | None:
+        """What was seen last, in this run, of the ledger of the owner of this public key."""
+        return self._seen.get(f"{owner.hex()} run {run}")
+
+    def _keep(self, seen: dict[str, Seen]) -> None:
+        if self._seen != (grown := {**self._seen, **seen}):
+            self._seen = grown
+            self._store.put({_NAME: msgspec.msgpack.encode(grown)})
+
+
+def _loaded(stored: bytes | None) -> dict[str, Seen]:
+    try:
+        return {} if stored is None else msgspec.msgpack.decode(stored, type=dict[str, Seen])
+    except msgspec.DecodeError as error:
+        raise NotARun("what was seen of others' ledgers cannot be read: restore that store from a backup") from error

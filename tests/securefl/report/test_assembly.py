@@ -1,0 +1,231 @@
+"""What a report says of a run: its status, whose word each figure is, and "unknown" for what nobody knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from protocols.errors import Forged
+from securefl import report
+from securefl.errors import NotARun
+from securefl.privacy.mechanism import Budget
+from securefl.report import endorsements, hazards, schema
+from securefl.report.canonical import canonical
+from securefl.report.canonical import read as read_canonical
+from securefl.report.document import Report
+from securefl.report.hazards import Hazard, hazard
+from securefl.report.statement import Statement
+from tests.securefl.report.runs import CLIENT_LEVEL, CLIENTS, IDENTITIES, JOB, MODEL, NOT_PRIVATE, RUN, Scene
+
+SIMULATION = "[simulation]\nenabled = true\n"
+SCENES = {
+    "record level": Scene(),
+    "client level": Scene(f"{CLIENT_LEVEL}[protection]\ncolluders = 1\n"),
+    "no privacy": Scene(NOT_PRIVATE),
+    "ckks": Scene(f'{JOB}[protection]\nkind = "ckks"\n'),
+    "plain": Scene(f'{JOB}[protection]\nkind = "plain"\n'),
+    "simulation": Scene(f"{JOB}{SIMULATION}"),
+    "unfinished": Scene(rounds=4),
+    "nothing yet": Scene(rounds=0),
+    "a silent client": Scene(silent=frozenset({"hospital-4"})),
+}
+
+
+def assembled(scene: Scene, folder: Path) -> Report:
+    return report.assembled(scene.write(folder / "run"))
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("record level", "private"),
+        ("client level", "private"),
+        ("plain", "private"),
+        ("no privacy", "not private"),
+        ("simulation", "simulation"),
+        ("unfinished", "unfinished"),
+        ("nothing yet", "unfinished"),
+        ("a silent client", "unfinished"),
+    ],
+)
+def test_a_run_has_one_word(tmp_path: Path, name: str, word: str) -> None:
+    status = assembled(SCENES[name], tmp_path).status
+    assert status.word == word
+    assert status.reasons
+
+
+def test_a_contradiction_comes_before_everything_else(tmp_path: Path) -> None:
+    lied = Scene(f"{NOT_PRIVATE}{SIMULATION}", change=lambda statement: replace(statement, model="00" * 32))
+    status = assembled(lied, tmp_path).status
+    assert status.word == "violated"
+    assert len(status.reasons) == 5
+
+
+def test_what_an_audit_finds_is_a_violation(tmp_path: Path) -> None:
+    from securefl.report import assembly, facts, software
+
+    found = facts.read(Scene().write(tmp_path / "run"))
+    made = assembly.assemble(found, software.installed(), violations=["the audit's lower bound is above the claim"])
+    assert (made.status.word, made.status.reasons) == ("violated", ("the audit's lower bound is above the claim",))
+
+
+def test_an_infinite_epsilon_is_not_private(tmp_path: Path) -> None:
+    weak = Scene(JOB.replace("noise_multiplier = 4.0", "noise_multiplier = 0.001"), change=_infinite)
+    status = assembled(weak, tmp_path).status
+    assert status.word == "not private"
+    assert "hospital-1: no epsilon towards the server" in status.reasons[0]
+
+
+def _infinite(statement: Statement) -> Statement:
+    return replace(statement, epsilon_after="infinite")
+
+
+def test_every_kind_of_hazard_says_what_it_does_to_the_status() -> None:
+    for kind, (weight, effect) in hazards.EFFECTS.items():
+        assert hazard(kind, "text") == Hazard(kind, "text", weight, effect)
+        assert ("status stands" in effect.lower()) == (weight != "voids"), kind
+
+
+def test_exact_metrics_void_the_status(tmp_path: Path) -> None:
+    exact = hazard("exact-metrics", "exact accuracies on held-out records")
+    status = assembled(Scene(hazards=(exact,)), tmp_path).status
+    assert (status.word, status.reasons) == ("not private", ("Exact accuracies on held-out records.",))
+
+
+def test_hazards_that_the_plan_implies_are_listed_even_if_the_run_left_them_out(tmp_path: Path) -> None:
+    found = assembled(replace_hazards(SCENES["no privacy"]), tmp_path).hazards
+    assert not isinstance(found, str)
+    assert [one.kind for one in found] == ["no-dp"]
+
+
+def replace_hazards(scene: Scene) -> Scene:
+    return Scene(scene.toml, hazards=())
+
+
+def test_the_same_hazard_is_listed_once_and_the_gravest_first(tmp_path: Path) -> None:
+    listed = (hazard("tuning", "tuned"), hazard("tuning", "tuned twice"), hazard("no-dp", "our words"))
+    found = assembled(Scene(NOT_PRIVATE, hazards=listed), tmp_path).hazards
+    assert not isinstance(found, str)
+    assert [one.text for one in found] == ["our words", "tuned", "tuned twice"]
+
+
+def test_a_hazard_cannot_bring_its_own_effect() -> None:
+    assert hazards.of(Hazard("no-dp", "text", "assumed", "none")) == hazard("no-dp", "text")
+    assert hazards.of("plain text") == hazard("other", "plain text")
+
+
+def test_a_silent_clients_figures_are_the_servers_copy_or_unknown(tmp_path: Path) -> None:
+    owners = {owner.client: owner for owner in assembled(SCENES["a silent client"], tmp_path).owners}
+    silent, heard = owners["hospital-4"], owners["hospital-3"]
+    assert (silent.source, heard.source) == ("the server's copy", "signed statement")
+    assert silent.epsilon_after == pytest.approx(0.93 * 10**0.5)
+    assert {claim.epsilon for claim in silent.claims} == {"unknown"}
+    assert (silent.before, silent.released, silent.simulated, silent.refused) == ("unknown",) * 4
+    assert isinstance(heard.epsilon_after, float) and heard.simulated is False
+
+
+def test_a_federation_is_claimed_only_when_all_have_spoken(tmp_path: Path) -> None:
+    assert assembled(SCENES["a silent client"], tmp_path).federation == ()
+
+
+def test_run_and_model_are_those_of_the_summary(tmp_path: Path) -> None:
+    run = assembled(Scene(), tmp_path).run
+    assert (run.id, run.model, run.rounds_done, run.rounds_planned) == (RUN, MODEL, 10, 10)
+
+
+def test_what_an_unfinished_run_does_not_know_is_unknown(tmp_path: Path) -> None:
+    made = assembled(SCENES["nothing yet"], tmp_path)
+    assert (made.run.id, made.run.model, made.run.seconds, made.hazards, made.server_view) == ("unknown",) * 5
+    assert made.utility.accuracy == "unknown"
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_report_is_valid_by_its_schema(tmp_path: Path, name: str) -> None:
+    made = assembled(SCENES[name], tmp_path)
+    described = msgspec.json.decode(schema.PATH.read_bytes())
+    jsonschema.validate(msgspec.json.decode(canonical(made)), described, jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_report_that_was_written_is_read_back(tmp_path: Path, name: str) -> None:
+    made = assembled(SCENES[name], tmp_path)
+    report.write(tmp_path / "run", made)
+    assert report.read(tmp_path / "run") == made
+
+
+def test_every_field_is_always_there(tmp_path: Path) -> None:
+    """Whatever object of the report a field is left out of, the report is refused."""
+    tree = msgspec.json.decode(canonical(assembled(SCENES["nothing yet"], tmp_path)))
+    for section in (tree, tree["run"], tree["utility"], tree["owners"][0], tree["owners"][0]["claims"][0]):
+        for name in sorted(section.keys() - {"format"}):
+            removed = section.pop(name)
+            with pytest.raises(NotARun, match="missing required field"):
+                read_canonical(msgspec.json.encode(tree, order="sorted"), Report, "the report")
+            section[name] = removed
+
+
+def test_the_schema_beside_the_code_is_that_of_the_types() -> None:
+    assert schema.PATH.read_bytes() == schema.schema(), "run python -m securefl.report.schema"
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(msgspec.json.decode(schema.schema()))
+
+
+def test_a_report_depends_on_its_facts_only(tmp_path: Path) -> None:
+    first = assembled(Scene(), tmp_path)
+    assert canonical(first) == canonical(report.assembled(tmp_path / "run"))
+
+
+def test_clients_sign_the_report_that_holds_their_words(tmp_path: Path) -> None:
+    made = assembled(Scene(), tmp_path)
+    signed = [endorsements.endorse(made, own, IDENTITIES[own.statement.client]) for own in made.statements]
+    whole = replace(made, signatures=tuple(signed))
+    for endorsement in whole.signatures:
+        endorsements.check_endorsement(whole, endorsement)  # the signatures of others change nothing
+    assert [one.client for one in whole.signatures] == list(CLIENTS)
+
+
+def test_a_client_does_not_sign_a_report_with_other_words(tmp_path: Path) -> None:
+    made = assembled(Scene(), tmp_path)
+    own = Scene(change=lambda statement: replace(statement, refused=1)).statements[0]
+    with pytest.raises(NotARun, match="does not hold the statement of hospital-1"):
+        endorsements.endorse(made, own, IDENTITIES["hospital-1"])
+
+
+def test_a_changed_report_has_no_valid_signature(tmp_path: Path) -> None:
+    made = assembled(Scene(), tmp_path)
+    endorsement = endorsements.endorse(made, made.statements[0], IDENTITIES["hospital-1"])
+    for changed in (replace(made, created="2026-01-01"), replace(made, hazards=()), replace(made, statements=())):
+        with pytest.raises(Forged):
+            endorsements.check_endorsement(changed, endorsement)
+
+
+def test_a_statements_signature_is_none_of_the_report(tmp_path: Path) -> None:
+    made = assembled(Scene(), tmp_path)
+    own = made.statements[0]
+    endorsement = endorsements.endorse(made, own, IDENTITIES["hospital-1"])
+    assert endorsement.key == own.key
+    with pytest.raises(Forged):
+        endorsements.check_endorsement(made, replace(endorsement, signature=own.signature))
+
+
+def test_budgets_may_differ(tmp_path: Path) -> None:
+    def richer(statement: Statement) -> Statement:
+        return replace(statement, budget=Budget(12.0, 1e-5)) if statement.client == "hospital-1" else statement
+
+    made = assembled(Scene(change=richer), tmp_path)
+    assert made.status.word == "private"
+    assert made.owners[0].budget == Budget(12.0, 1e-5)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff\xfe", b'{"format": "securefl-privacy-report/1"}'])
+def test_a_damaged_report_is_refused(tmp_path: Path, data: bytes) -> None:
+    folder = Scene().write(tmp_path / "run")
+    (folder / report.JSON).write_bytes(data)
+    with pytest.raises(NotARun, match=r"privacy_report\.json is damaged"):
+        report.read(folder)
