@@ -5,8 +5,8 @@ On a terminal the rows are a live table; elsewhere they are plain lines without 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,6 +17,9 @@ from rich.table import Table
 from securefl.job import Job
 from securefl.precision import Facts
 from securefl.records import RoundRecord, Summary
+
+if TYPE_CHECKING:
+    from securefl.run_clients import Carried
 
 _CHROME: Final = 8  # lines of a terminal that the table's frame, the spinner and the opening need
 
@@ -33,6 +36,14 @@ def opening(console: Console, job: Job, visibility: str, encoding: Facts) -> Non
     say(console, f"{escape(job.name)}: {len(job.clients)} clients, {job.rounds} rounds, {privacy}")
     for warning in job.warnings:
         say(console, f"[yellow]note:[/] {escape(warning)}")
+
+
+def carried_over(console: Console, job: Job, carried: Mapping[str, Carried]) -> None:
+    """One line for each client whose data was charged in earlier runs."""
+    for name, found in carried.items():
+        before = f"epsilon {found.epsilon:.2f} by {found.charges} charges of earlier runs"
+        cap = "" if job.budget is None else f" of {job.budget.epsilon:g}"
+        say(console, f"carried over: {escape(name)} {before}{cap}; {found.rounds_left} more rounds like these fit")
 
 
 def _assumption(job: Job) -> str:
@@ -175,3 +186,4 @@ def _results(job: Job, summary: Summary) -> Iterator[tuple[str, str]]:
         yield "hazard", str(hazard)
     yield "model", summary.model
     yield "report", summary.report
+    yield "verify", f"securefl verify {summary.run}"

@@ -190,7 +190,7 @@ def parameters(plan: Plan) -> FixedPoint | CKKSParameters:
 def honest(plan: Plan) -> int:
     """The fewest contributors whose client-level noise nobody knows who may see a sum.
 
-    Of the fewest survivors all but n_C, or but one where that is 0: every client knows its own noise and sees the model.
+    Of the fewest survivors all but n_C, or but one where that is 0: a client knows its own noise and sees the model.
     Without masks each update is seen alone, and has its own noise only.
     """
     return plan.minimum - max(plan.colluders, 1) if KINDS[plan.protection].masked else 1

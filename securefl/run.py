@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,11 +16,9 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from securefl import closing
+from securefl import closing, run_clients
 from securefl import job as jobs
-from securefl.account import load_identity
 from securefl.calibration import calibrated
-from securefl.client import Client
 from securefl.data import Dataset
 from securefl.engines.local import LocalEngine
 from securefl.errors import BadInput, NotARun, RunExists
@@ -29,15 +26,12 @@ from securefl.export import model_file
 from securefl.job import Job
 from securefl.job.federation import Federation
 from securefl.plan import Plan
-from securefl.policy import Policy
-from securefl.privacy.fingerprint import refuse_twin
-from securefl.privacy.ledger import Ledger, Owner
-from securefl.privacy.ledger.file import is_ledger, read
 from securefl.protection import KINDS
 from securefl.records import RoundRecord, ServerView, Summary
 from securefl.report.canonical import many
 from securefl.report.hazards import Hazard, hazard
 from securefl.round import enrol, federate
+from securefl.run_clients import Carried, Material
 from securefl.run_folder import (
     HISTORY,
     JOB,
@@ -57,16 +51,6 @@ from securefl.store import Store
 from securefl.transcript import Crossing, Transcript
 
 
-@dataclass(frozen=True)
-class Material:
-    """What a job's code gave: its federation, each client's records, the public test set."""
-
-    federation: Federation
-    data: dict[str, Dataset]
-    held_out: dict[str, Dataset]
-    test: Dataset | None
-
-
 class Run:
     """A run that can be started, stopped at any moment and resumed."""
 
@@ -76,7 +60,7 @@ class Run:
         self.folder = folder
         self.history = lines(folder / HISTORY, RoundRecord)
         self._material, self._federation, self._test = material, material.federation, material.test
-        self._clients = [self._client(name) for name in self._federation.clients]
+        self._clients = run_clients.clients(job, folder, material)
         self._server = self._coordinator()
         enrol(self._server, self._clients, rounds)
 
@@ -87,7 +71,7 @@ class Run:
 
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunExists(f"{folder} exists and is not empty: choose another --out, or securefl resume {folder}")
-        material = _material(job)  # first: a loader that fails must not leave the folder taken
+        material = run_clients.load(job)  # first: a loader that fails must not leave the folder taken
         job = calibrated(job, vector.build(material.federation.model, job.model.seed))
         try:
             private_folder(folder)
@@ -108,7 +92,7 @@ class Run:
         if not (folder / JOB).is_file():
             raise NotARun(f"{folder} is not the folder of a run: it has no {JOB}")
         job = jobs.load(folder / JOB)
-        run = cls(job, folder, _material(job))
+        run = cls(job, folder, run_clients.load(job))
         recorded = folder / PLAN
         if not recorded.exists():
             recorded.write_bytes(run.plan.encoded())
@@ -119,6 +103,10 @@ class Run:
     @property
     def plan(self) -> Plan:
         return self._server.plan
+
+    def carried_over(self) -> dict[str, Carried]:
+        """What earlier runs left of each owner's budget; of owners without a budget, nothing."""
+        return run_clients.carried_over(self._clients, self._server.run, self.plan)
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what remains, one record a round. A round that was yielded survives any later crash."""
@@ -162,46 +150,6 @@ class Run:
         write(self.folder, replace(report, signatures=signatures))
         render(self.folder)
         return summary
-
-    def _client(self, name: str) -> Client:
-        private = self.folder / "clients" / name
-        private_folder(private)
-        store = Store(private / STORE)
-        keep, ledger = self._kept(name, store)
-        data, policy = (
-            self._material.data[name],
-            Policy(exact_metrics=self.job.metrics is not None and self.job.metrics.exact),
-        )
-        client = Client(
-            name,
-            data,
-            self._federation.model,
-            budget=self.job.budget,
-            policy=policy,
-            held_out=self._material.held_out.get(name),
-            test=self._test,
-            ledger=ledger,
-            store=store,
-            keep=keep,
-            seed=self.job.simulation.seed,
-        )
-        if ledger is not None:
-            refuse_twin(self._ledger_path(name), client.account.fingerprint)
-        return client
-
-    def _ledger_path(self, name: str) -> Path:
-        return self.job.ledger_folder(self.folder) / f"{name}.sqlite"
-
-    def _kept(self, name: str, store: Store) -> tuple[Store, Ledger | None]:
-        """What outlives the run, with the ledger of the data: identity and witnesses. Without a budget, nothing does."""
-        if self.job.budget is None:
-            return store, None
-        path = self._ledger_path(name)
-        private_folder(path.parent)
-        keep = Store(path.with_name(f"{name}.keep.sqlite"))
-        unit = read(path).header.unit if is_ledger(path) else self.job.privacy.unit
-        owner = Owner(name, self._federation.data_name, unit)
-        return keep, Ledger(path, load_identity(keep), owner, self.job.budget)
 
     def _coordinator(self) -> Server:
         private_folder(self.folder / "server")
@@ -292,12 +240,3 @@ def hazards(job: Job, federation: Federation) -> tuple[Hazard, ...]:
     """What the run knows and its plan does not: how the data was prepared, and that this engine is one process."""
     together = "all parties ran in one process on one machine: this was a simulation of the deployment"
     return (*federation.hazards, hazard("single-process", together))
-
-
-def _material(job: Job) -> Material:
-    federation = job.federation()
-    test = federation.test() if federation.test else None
-    held_out: dict[str, Dataset] = {}
-    if job.metrics is not None and federation.held_out is not None:
-        held_out = {name: federation.held_out(name) for name in federation.clients}
-    return Material(federation, {name: federation.load(name) for name in federation.clients}, held_out, test)

@@ -22,8 +22,8 @@ def federated_average(
 ) -> NDArray[np.float32]:
     """The model plus the weighted mean of the contributors' updates (McMahan et al., AISTATS 2017, algorithm 1).
 
-    ``model`` and ``total``, the sum of weight times update, are vectors of :mod:`securefl.global_state`. Weights are the
-    plan's declared constants; the divisor is their sum over the contributors, taken in the plan's order. With
+    ``model`` and ``total``, the sum of weight times update, are vectors of :mod:`securefl.global_state`. Weights are
+    the plan's declared constants; the divisor is their sum over the contributors, taken in the plan's order. With
     client-level privacy updates are in clips and the divisor is the number of the plan's clients, whoever contributed
     (McMahan et al., ICLR 2018, section 3.2). Elementwise float64 + - * /, then one rounding to float32.
     """

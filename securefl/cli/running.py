@@ -125,6 +125,9 @@ def _finish(run: Run, console: Console, as_json: bool) -> None:
 
     job = run.job
     display.opening(console, job, KINDS[job.protection.kind].visibility, facts(parameters(run.plan)))
+    with console.status("reading the ledgers", spinner="line"):
+        carried = run.carried_over()
+    display.carried_over(console, job, carried)
     try:
         display.follow(console, job, run.history, run.rounds())
         with console.status("last evaluation and report", spinner="line"):

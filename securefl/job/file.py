@@ -29,8 +29,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "data.loader": 'Write loader = "package.module:function"; it is called with a client\'s name',
     "data.clients": 'List the clients by name, for example clients = ["hospital-1", "hospital-2", "hospital-3"]',
     "data.sizes": "Write each client's declared number of records, a public constant: sizes = { hospital-1 = 200 }",
-    "data.held_out": 'Write held_out = "package.module:function"; it is called with a client\'s name and gives other records '
-    "than the loader",
+    "data.held_out": 'Write held_out = "package.module:function"; like the loader, with other records',
     "data.disjoint": "Write true if nobody's data is at two clients, which every owner then declares; else false",
     "data.test": 'Write test = "package.module:function"; what it returns is declared public',
     "data.name": 'Name the data set in quotes, for example name = "diabetes-2024"; the privacy ledger is kept under it',
@@ -42,7 +41,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "training.momentum": "Write a number from 0 up to, but not including, 1; for example momentum = 0.9",
     "training.sampling_rate": "Write the chance that a record is in a step: above 0, at most 1, for example 0.5",
     "training.steps": "Write a whole number of at least 1, for example steps = 3 (steps a round at each client)",
-    "training.epochs": "Write how often a round sees each record on average: a number above 0, for example epochs = 1.0",
+    "training.epochs": "Write how often a round sees a record on average: a number above 0, for example epochs = 1.0",
     "privacy.enabled": "Write true or false; with false nothing bounds what the model reveals about one record",
     "privacy.noise_multiplier": "Write a number above 0, for example noise_multiplier = 1.0, "
     "or [privacy] enabled = false",
@@ -54,7 +53,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "privacy.unit": 'Write "record", "patient" (nobody has two records) or "client"',
     "privacy.target_epsilon": "Write what this run may spend of epsilon: a number above 0, for example "
     "target_epsilon = 1.0",
-    "privacy.adaptive_quantile": "Write a number from 0 to 1, for example adaptive_quantile = 0.5, or leave the key out",
+    "privacy.adaptive_quantile": "Write a number from 0 to 1, for example adaptive_quantile = 0.5",
     "privacy.adaptive_rate": "Write a number above 0 and at most 1, for example adaptive_rate = 0.2",
     "metrics": "Write noise_multiplier = 5.0, or exact = true, which no epsilon covers",
     "metrics.noise_multiplier": "Write a number above 0, for example noise_multiplier = 5.0",

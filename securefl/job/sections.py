@@ -55,7 +55,7 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[privacy]``: noise, clip and each owner's budget. ``ledger`` is a folder; one that is relative lies in the run's.
+    """``[privacy]``: noise, clip and each owner's budget. ``ledger`` is a folder; a relative one lies in the run's.
 
     ``unit``: whom the noise hides; records (or patients, with one record each) by DP-SGD at each client, whole clients
     by noise on the sum of updates. ``epsilon`` and ``delta`` cap all that is ever spent on the data; without a
@@ -105,8 +105,8 @@ class Shield(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Simulation(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[simulation]``: clients that go silent on purpose, as ``CLIENT@EXCHANGE`` or ``CLIENT@EXCHANGE:ROUND``; and, only
-    if it is ``enabled``, a ``seed`` for noise and samples, which then protect nobody.
+    """``[simulation]``: clients that go silent on purpose, as ``CLIENT@EXCHANGE`` or ``CLIENT@EXCHANGE:ROUND``; and,
+    only if it is ``enabled``, a ``seed`` for noise and samples, which then protect nobody.
     """
 
     enabled: bool = False

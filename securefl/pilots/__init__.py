@@ -38,8 +38,8 @@ class Pilot:
 
     ``private`` is a DP-SGD recipe that fits ``budget`` at every client, ``public`` a plain one. ``weights`` are
     declared constants in (0, 1], in the order of ``clients``, ``rows`` declared numbers of records. ``source`` names
-    the data's origin and licence. ``held_out``: records of a client that are not trained on. ``disjoint``: nobody's data is
-    at two clients.
+    the data's origin and licence. ``held_out``: records of a client that are not trained on. ``disjoint``: nobody's
+    data is at two clients.
     """
 
     name: str

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from securefl.report.document import Report
 
 JSON: Final = "privacy_report.json"
+UNSIGNED: Final = "privacy_report.unsigned.json"
 HTML: Final = "report.html"
+REGISTRY: Final = "dp_registry.yaml"
+CARD: Final = "model_card.md"
 
 
 def assembled(folder: Path, created: str = "unknown") -> Report:
@@ -62,6 +65,31 @@ def render(folder: Path) -> Path:
     from securefl.report import page
 
     return _written(folder / HTML, page.html(read(folder)).encode())
+
+
+def render_json(folder: Path) -> Path:
+    """The path of the report; of a run that has none yet, that of an unsigned one, which is written.
+
+    Under another name: nothing that is rendered later may take it for the report. Raises as ``read``.
+    """
+    from securefl.report.canonical import canonical
+
+    found = read(folder)
+    return folder / JSON if (folder / JSON).exists() else _written(folder / UNSIGNED, canonical(found))
+
+
+def render_registry(folder: Path) -> Path:
+    """Write ``dp_registry.yaml``, a record for OpenDP's deployments registry. ``BadInput`` without an epsilon."""
+    from securefl.report import registry
+
+    return _written(folder / REGISTRY, registry.yaml(read(folder)).encode())
+
+
+def render_card(folder: Path) -> Path:
+    """Write ``model_card.md``. Raises ``NotARun`` for a folder that is none."""
+    from securefl.report import card
+
+    return _written(folder / CARD, card.markdown(read(folder)).encode())
 
 
 def _written(path: Path, data: bytes) -> Path:

@@ -168,8 +168,9 @@ def _training(plan: Plan) -> Training:
     rate, steps = plan.mechanism.sampling_rate, plan.mechanism.steps
     planned: tuple[Mechanism, ...] = releases(plan)
     without = (plan.mechanism,) if isinstance(plan.mechanism, SGD) else ()
-    chance = "every record is in every step" if rate == 1 else f"each record is in each step with chance {rate:g}"
-    sampling = f"Poisson: {chance}, independently; {steps} step{'s' * (steps > 1)} a round. All clients are asked."
+    poisson = f"Poisson: each record is in each step with chance {rate:g}, independently"
+    chance = "None: every record is in every step" if rate == 1 else poisson
+    sampling = f"{chance}; {steps} step{'s' * (steps > 1)} a round. Of the clients, all are asked in every round."
     return Training((*without, *planned), sampling, plan.optimizer.learning_rate, plan.optimizer.momentum)
 
 

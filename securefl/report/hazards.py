@@ -110,6 +110,8 @@ def of_plan(plan: Plan, tested: bool) -> Iterator[Hazard]:
         yield hazard("simulation", "the plan allows noise and samples from a seed")
     if terms.held_out is not None and terms.held_out.noise_multiplier is None:
         yield hazard("exact-metrics", "accuracy and loss on the clients' own held-out records, exact, in every round")
+    if tested:
+        yield hazard("public-test", "the records of the test set were declared public; accuracies on them are exact")
     if kind.sealed and tested:
         yield hazard("reported-accuracy", "clients tell the server the accuracy of a model that it cannot read")
     if not kind.masked:

@@ -13,7 +13,7 @@ from typing import Final
 from securefl.privacy.mechanism import Budget
 from securefl.report import plots, words
 from securefl.report.document import Claim, Owner, Report, Round
-from securefl.report.statement import Epsilon, Head
+from securefl.report.statement import Epsilon
 
 CHAPTERS: Final = {
     "guarantee": "Epsilon and the unit of privacy",
@@ -59,7 +59,6 @@ class Spent:
     owner: Owner
     left: str
     share: float | None
-    head: str
 
 
 def html(report: Report) -> str:
@@ -173,11 +172,10 @@ def _cell(record: Round, client: str) -> Cell:
 
 
 def _spent(owner: Owner) -> Spent:
-    head = f"{owner.after.sequence} · {owner.after.digest[:12]}" if isinstance(owner.after, Head) else owner.after
     if not (isinstance(owner.budget, Budget) and isinstance(owner.epsilon_after, float)):
-        return Spent(owner, "unknown" if owner.budget != "none" else "none", None, head)
+        return Spent(owner, "unknown" if owner.budget != "none" else "none", None)
     left, share = max(owner.budget.epsilon - owner.epsilon_after, 0.0), owner.epsilon_after / owner.budget.epsilon
-    return Spent(owner, words.number(left), min(100 * share, 100.0), head)
+    return Spent(owner, words.number(left), min(100 * share, 100.0))
 
 
 def _reasons(report: Report) -> Mapping[tuple[str, ...], tuple[str, ...]]:

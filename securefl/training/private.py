@@ -54,12 +54,19 @@ def descend(
     A sum is divided by the expected batch size, and noised whether its batch is empty or not.
     """
     recorded = Recorded(module, pace.mode)
-    expected = mechanism.sampling_rate * data.declared_size
     for _ in range(mechanism.steps):
-        rows = poisson_sample(len(data), mechanism.sampling_rate, random)
-        batches = (take(data, piece, device_of(module)) for piece in pieces(rows, pace.at_once))
-        set_gradients(module, noised_sum(recorded, batches, mechanism, random).div_(expected))
-        descent.step()
+        step(recorded, data, mechanism, descent, random, pace)
+
+
+def step(
+    recorded: Recorded, data: Dataset, mechanism: DPSGD, descent: torch.optim.Optimizer, random: Random, pace: Pace
+) -> None:
+    """One of them."""
+    rows = poisson_sample(len(data), mechanism.sampling_rate, random)
+    batches = (take(data, piece, device_of(recorded)) for piece in pieces(rows, pace.at_once))
+    total = noised_sum(recorded, batches, mechanism, random)
+    set_gradients(recorded, total.div_(mechanism.sampling_rate * data.declared_size))
+    descent.step()
 
 
 def noised_sum(recorded: Recorded, batches: Iterable[Batch], mechanism: DPSGD, random: Random) -> torch.Tensor:
@@ -67,8 +74,8 @@ def noised_sum(recorded: Recorded, batches: Iterable[Batch], mechanism: DPSGD, r
     total = torch.zeros(recorded.dimension, dtype=torch.float64, device=device_of(recorded))
     for batch in batches:
         add_clipped(recorded.gradients(batch), mechanism.clip * _CLIP_MARGIN, total)
-    deviation, step = mechanism.noise_multiplier * mechanism.clip, grid(mechanism.clip, recorded.dimension)
-    return torch.from_numpy(noised(total.cpu().numpy(), deviation, step, random))
+    deviation, whole = mechanism.noise_multiplier * mechanism.clip, grid(mechanism.clip, recorded.dimension)
+    return torch.from_numpy(noised(total.cpu().numpy(), deviation, whole, random))
 
 
 def set_gradients(module: nn.Module, flat: torch.Tensor) -> None:

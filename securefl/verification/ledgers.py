@@ -19,7 +19,7 @@ _ROUNDING: Final = 1e-6
 
 
 def mismatches(path: Path, signed: SignedStatement, report: Report) -> Iterator[str]:
-    """A line for each mismatch: the ledger is altered, of another key, set back behind a head that somebody saw, or says
+    """A line for each mismatch: the ledger is altered, of another key, set back behind a head that was seen, or says
     something else than the statement. Epsilons are computed from the ledger, by two accountants.
     """
     client = signed.statement.client

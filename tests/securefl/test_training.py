@@ -14,7 +14,7 @@ from securefl import training, vector
 from securefl.data import Dataset
 from securefl.errors import BadInput, TrainingFailed, UnsupportedModel
 from securefl.plan import LocalOptimizer
-from securefl.privacy.mechanism import DPSGD, SGD, Mechanism
+from securefl.privacy.mechanism import DPSGD, SGD, Training
 from securefl.privacy.noise import poisson_sample
 
 UNIT = LocalOptimizer(learning_rate=1.0)
@@ -53,11 +53,11 @@ class Dropping(nn.Module):
         return outputs
 
 
-MECHANISMS: list[Mechanism] = [DPSGD(1.0, 0.5, 3), SGD(0.5, 3)]
+MECHANISMS: list[Training] = [DPSGD(1.0, 0.5, 3), SGD(0.5, 3)]
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_the_given_module_is_left_as_it_was(mechanism: Mechanism) -> None:
+def test_the_given_module_is_left_as_it_was(mechanism: Training) -> None:
     module = linear().eval()
     before = vector.flatten(module)
     update = training.train(module, records(), mechanism, UNIT)
@@ -165,7 +165,7 @@ def test_an_empty_batch_of_plain_sgd_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("mechanism", [DPSGD(QUIET, 0.5, 1, 10.0), SGD(0.5, 1)])
-def test_the_divisor_is_the_expected_batch_size(mechanism: Mechanism) -> None:
+def test_the_divisor_is_the_expected_batch_size(mechanism: Training) -> None:
     data, module = records(count=40), linear()
     source = replay(3)
     source(8)  # the seed of dropout is drawn first
@@ -180,7 +180,7 @@ def test_the_divisor_is_the_expected_batch_size(mechanism: Mechanism) -> None:
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_a_torch_seed_determines_nothing(mechanism: Mechanism) -> None:
+def test_a_torch_seed_determines_nothing(mechanism: Training) -> None:
     updates = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -197,7 +197,7 @@ def test_a_torch_seed_does_not_determine_the_noise_alone() -> None:
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_all_randomness_is_read_from_the_given_source(mechanism: Mechanism) -> None:
+def test_all_randomness_is_read_from_the_given_source(mechanism: Training) -> None:
     module = vector.build(Dropping, seed=2)
     one, two, other = (training.train(module, records(), mechanism, UNIT, replay(seed)) for seed in (5, 5, 6))
     assert np.array_equal(one, two)
@@ -228,7 +228,7 @@ def test_momentum_and_learning_rate_reach_the_optimizer() -> None:
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_frozen_parameters_are_neither_trained_nor_reported(mechanism: Mechanism) -> None:
+def test_frozen_parameters_are_neither_trained_nor_reported(mechanism: Training) -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     module[0].requires_grad_(False)
     assert training.train(module, records(), mechanism, UNIT).shape == (10,)
@@ -254,7 +254,7 @@ def test_the_examples_reach_every_layer_of_a_convolution() -> None:
 )
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_a_layer_that_breaks_the_guarantee_is_refused_with_its_fix(
-    layer: nn.Module, expected: str, mechanism: Mechanism
+    layer: nn.Module, expected: str, mechanism: Training
 ) -> None:
     with pytest.raises(UnsupportedModel, match=expected):
         training.train(nn.Sequential(nn.Linear(3, 3), layer, nn.Linear(3, 2)), records(), mechanism, UNIT)
@@ -284,7 +284,7 @@ def test_a_parameter_outside_the_output_is_named() -> None:
 
 @pytest.mark.parametrize("mechanism", [DPSGD(1.0, 1.0, 1), SGD(1.0, 1)])
 @pytest.mark.parametrize("module", [nn.Linear(3, 1), nn.Flatten(0)])
-def test_a_model_without_one_output_a_class_is_refused(module: nn.Module, mechanism: Mechanism) -> None:
+def test_a_model_without_one_output_a_class_is_refused(module: nn.Module, mechanism: Training) -> None:
     model = nn.Sequential(nn.Linear(3, 3), module) if isinstance(module, nn.Flatten) else module
     with pytest.raises(UnsupportedModel, match="one column a class, at least two"):
         training.train(model, records(), mechanism, UNIT)
@@ -302,3 +302,16 @@ def test_a_plain_update_that_is_not_finite_fails() -> None:
     vector.load(module, np.full(8, math.nan, np.float32))
     with pytest.raises(TrainingFailed, match="NaN or infinity"):
         training.train(module, records(), SGD(1.0, 2), UNIT)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_the_device_is_the_cpu_unless_another_is_named(mechanism: Training) -> None:
+    named, unnamed = (
+        training.train(linear(), records(), mechanism, UNIT, replay(4), *device) for device in (["cpu"], [])
+    )
+    assert np.array_equal(named, unnamed)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(BadInput, match="there is no device 'cuda:99' here"):
+        training.train(linear(), records(), SGD(1.0, 1), UNIT, device="cuda:99")

@@ -128,6 +128,14 @@ class Ledger:
             self._current()
             self._refuse_above_budget(self._chargeable(releases), rounds)
 
+    def affordable(self, releases: Sequence[Release]) -> int:
+        """How many more rounds of ``releases`` fit into the budget. Raises ``BadInput`` as ``charge`` does."""
+        if self.budget is None:
+            raise BadInput(f"{self.owner.client}: without a budget everything fits: open the ledger with one")
+        with self._lock:
+            self._current()
+            return self._rounds_left(self.budget, self._chargeable(releases))
+
     def epsilon(self, delta: float | None = None) -> float:
         """Epsilon of every charge so far, at ``delta`` or else at the budget's."""
         if delta is None:

@@ -217,6 +217,22 @@ def test_a_last_line_that_a_crash_cut_short_is_left_out(folder: Path) -> None:
     assert "in 4 of 10 rounds" in report.render(folder).read_text(encoding="utf-8")
 
 
+def test_each_rendering_is_a_file_of_its_own(folder: Path) -> None:
+    report.write(folder, report.assembled(Scene().write(folder)))
+    before = (folder / report.JSON).read_bytes()
+    made = [report.render_json(folder), report.render_registry(folder), report.render_card(folder)]
+    assert [path.name for path in made] == ["privacy_report.json", "dp_registry.yaml", "model_card.md"]
+    assert all(path.stat().st_size > 1000 for path in made)
+    assert (folder / report.JSON).read_bytes() == before
+
+
+def test_an_unfinished_runs_json_does_not_pass_for_the_report(folder: Path) -> None:
+    path = report.render_json(Scene(rounds=4).write(folder))
+    assert path.name == "privacy_report.unsigned.json"
+    assert read_canonical(path.read_bytes(), Report, "the report").status.word == "unfinished"
+    assert not (folder / report.JSON).exists()
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotARun, match=r"no job\.toml"):
         report.render(tmp_path)

@@ -1,0 +1,102 @@
+"""The clients of a run in the embedded engine, each with what it keeps for itself and for longer than the run.
+
+``clients/NAME/`` in the run's folder holds what is of this run; beside the ledger of its data lie identity and memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from securefl.account import load_identity
+from securefl.client import Client
+from securefl.data import Dataset
+from securefl.job import Job
+from securefl.job.federation import Federation
+from securefl.plan import Plan
+from securefl.policy import Policy
+from securefl.privacy.fingerprint import refuse_twin
+from securefl.privacy.ledger import Ledger, Owner
+from securefl.privacy.ledger.file import is_ledger, read
+from securefl.releases import releases
+from securefl.run_folder import STORE, private_folder
+from securefl.store import Store
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a job's code gave: its federation, each client's records, the public test set."""
+
+    federation: Federation
+    data: dict[str, Dataset]
+    held_out: dict[str, Dataset]
+    test: Dataset | None
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a data set was charged for already: epsilon, by so many charges of earlier runs; and what still fits."""
+
+    epsilon: float
+    charges: int
+    rounds_left: int
+
+
+def load(job: Job) -> Material:
+    """Everything that the job's own code gives."""
+    federation = job.federation()
+    test = federation.test() if federation.test else None
+    held_out: dict[str, Dataset] = {}
+    if job.metrics is not None and federation.held_out is not None:
+        held_out = {name: federation.held_out(name) for name in federation.clients}
+    return Material(federation, {name: federation.load(name) for name in federation.clients}, held_out, test)
+
+
+def clients(job: Job, folder: Path, material: Material) -> list[Client]:
+    """All clients of the job. Raises ``LedgerError`` for a ledger that is another's, or a second one of these records."""
+    return [_client(job, folder, material, name) for name in material.federation.clients]
+
+
+def carried_over(clients: Sequence[Client], run: str, plan: Plan) -> dict[str, Carried]:
+    """By name, what earlier runs left of the budget of each client whose data was charged before."""
+    found = {}
+    for client in clients:
+        ledger = client.account.ledger
+        earlier = [entry for entry in ledger.entries() if entry.run != run]
+        if ledger.budget is not None and earlier:
+            found[client.name] = Carried(ledger.epsilon(), len(earlier), ledger.affordable(releases(plan)))
+    return found
+
+
+def _client(job: Job, folder: Path, material: Material, name: str) -> Client:
+    private = folder / "clients" / name
+    private_folder(private)
+    store = Store(private / STORE)
+    path = job.ledger_folder(folder) / f"{name}.sqlite"
+    keep, ledger = (store, None) if job.budget is None else _kept(job, path, material.federation.data_name)
+    client = Client(
+        name,
+        material.data[name],
+        material.federation.model,
+        budget=job.budget,
+        policy=Policy(exact_metrics=job.metrics is not None and job.metrics.exact),
+        held_out=material.held_out.get(name),
+        test=material.test,
+        ledger=ledger,
+        store=store,
+        keep=keep,
+        seed=job.simulation.seed,
+    )
+    if ledger is not None:
+        refuse_twin(path, client.account.fingerprint)
+    return client
+
+
+def _kept(job: Job, path: Path, data: str) -> tuple[Store, Ledger]:
+    """What outlives the run: the client's identity and memory, and the ledger of its data, of its first unit."""
+    private_folder(path.parent)
+    name = path.stem
+    keep = Store(path.with_name(f"{name}.keep.sqlite"))
+    unit = read(path).header.unit if is_ledger(path) else job.privacy.unit
+    return keep, Ledger(path, load_identity(keep), Owner(name, data, unit), job.budget)
