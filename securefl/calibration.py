@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from protocols.encoding.quantise import FEWEST_LEVELS
 from securefl.draft import Draft
 from securefl.errors import BadInput
 from securefl.job import Job, checks
 from securefl.plan import Plan
-from securefl.privacy.mechanism import Budget, Release
+from securefl.privacy.mechanism import Budget, Release, Skellam
 from securefl.releases import releases
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def calibrated(job: Job, module: nn.Module) -> Job:
     from securefl.privacy.accountant import calibrate
 
     def at(noise: float) -> Sequence[Release]:
-        return releases(plan_of(_with_noise(job, noise), module))
+        return _released(_with_noise(job, noise), module)
 
     given = job.budget
     if given is None:
@@ -37,6 +38,21 @@ def calibrated(job: Job, module: nn.Module) -> Job:
     found = _with_noise(job, calibrate(at, job.rounds, target, unit=job.privacy.unit))
     checks.check(found)
     return found
+
+
+def _released(job: Job, module: nn.Module) -> Sequence[Release]:
+    """What one round is charged; where so much noise has no room in the encoding, under the coarsest scale there is.
+
+    So that costs fall as noise grows, all the way; a plan with such noise is refused in the end.
+    """
+    try:
+        return releases(plan_of(job, module))
+    except BadInput:
+        level = job.terms.client_level
+        if level is None:
+            raise
+        dimension = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        return (Skellam("update", level.noise_multiplier, float(FEWEST_LEVELS), dimension, 1),)
 
 
 def _with_noise(job: Job, noise: float) -> Job:

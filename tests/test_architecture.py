@@ -26,7 +26,7 @@ KEPT_OUT_EVERYWHERE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "s
 DOORS = {
     "cryptography": "protocols/primitives.py",
     "tenseal": "protocols/encoding/ckks.py",
-    "zstandard": "protocols/encoding/ckks.py",
+    "zstandard": "protocols/encoding/sealfile.py",
     "opacus": "securefl/training/private.py",
     "dp_accounting": "securefl/privacy/accountant.py",
     "rfc8785": "securefl/report/canonical.py",

@@ -40,6 +40,8 @@ Admit = Callable[[ClientId, bytes], None]
 
 def admit_all(client: ClientId, witness: bytes) -> None:
     """Leave nobody out."""
+
+
 # With a key of low order every key agrees on nothing, so that one which hides nothing is enough to find out.
 _PROBE = AgreementKey(bytes(KEY_BYTES))
 

@@ -8,18 +8,12 @@ reads back the run's key only, from ternary coefficients that were checked, in f
 
 from __future__ import annotations
 
-import os
-import struct
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import IO
 
 import numpy as np
 import tenseal.sealapi as seal
-import zstandard
 from numpy.typing import NDArray
 
 from protocols.base import ClientId, Random
@@ -27,15 +21,12 @@ from protocols.encoding import Encoded, Floats, Integers, Layout, Upload, checke
 from protocols.encoding.ntt import transform
 from protocols.encoding.quantise import stochastic_round, toss
 from protocols.encoding.rlwe import DEGREE, PRIME, SEED_BYTES, CKKSParameters, a_masks, shift
+from protocols.encoding.sealfile import Scratch, plaintext, scratch, words
 from protocols.errors import DecryptionFailed, MalformedMessage
 from protocols.masking import CHUNK_BYTES, Mask, Span, Work, mask_span
 from protocols.primitives import KEY_BYTES, Engine, digest
 from protocols.ring import RingVector
 
-# SEAL 4.x native framing (serialization.h): magic, header size, version 4.3, compression, reserved, total size.
-_SEAL_HEADER = struct.Struct("<HBBBBHQ")
-_SEAL_MAGIC = 0xA15E
-_UNCOMPRESSED, _ZSTANDARD = 0, 2
 # Two bits a coefficient: 0, 1 and 2 stand for 0, 1 and -1.
 _PACKED_SECRET_BYTES = DEGREE // 4
 # Of a fair ternary draw two thirds are not zero; as far off as this is a chance below 2**-100.
@@ -57,8 +48,8 @@ class CKKSKey:
     def generate(cls, random: Random) -> CKKSKey:
         """A fresh ternary s from SEAL's own generator (seeded by the operating system), and a fresh tag key."""
         key = seal.KeyGenerator(_context(PRIME)).secret_key()  # data() is a view into it: keep it alive
-        with _scratch() as file:
-            values = _words(key.data().dyn_array(), DEGREE, file)
+        with scratch() as file:
+            values = words(key.data().dyn_array(), DEGREE, file)
         coefficients = transform(DEGREE, PRIME).inverse(values)
         if np.abs(coefficients).max() > 1:
             raise RuntimeError("SEAL's key is not in the form that this was written for: pin another tenseal")
@@ -166,9 +157,7 @@ class CKKS:
     def _starts(self) -> range:
         return range(0, self.layout.length, _BLOCK)
 
-    def _integers(
-        self, update: Floats, weight: float, coins: RingVector, noise: Integers | None
-    ) -> Iterator[_Block]:
+    def _integers(self, update: Floats, weight: float, coins: RingVector, noise: Integers | None) -> Iterator[_Block]:
         """Block by block, the coefficients to encrypt: whole numbers, spaced, and zeros behind the last."""
         p = self.parameters
         for index, start in enumerate(self._starts):
@@ -190,7 +179,7 @@ def _encrypt(task: _Task, block: _Block) -> RingVector:
     p, ntt = task.parameters, transform(task.parameters.degree, task.parameters.prime)
     a = _sum_of_a(task, block)
     np.subtract(np.uint64(p.prime), a, out=a)
-    with _scratch() as file:
+    with scratch() as file:
         source = _Noise(task, file)
         for part in _batches(len(a)):
             message = ntt.forward(block.part[part].view(np.int64))
@@ -230,7 +219,7 @@ def _rounded(coefficients: Integers, spacing: int) -> Integers:
 class _Noise:
     """SEAL's encryption noise, in evaluation form: what its symmetric encryption of zero decrypts to."""
 
-    def __init__(self, task: _Task, file: _Scratch) -> None:
+    def __init__(self, task: _Task, file: Scratch) -> None:
         context = _context(task.parameters.prime)
         key = _secret_key(task, context, file)
         self._degree = task.parameters.degree
@@ -240,14 +229,14 @@ class _Noise:
 
     def fresh(self) -> RingVector:
         """(degree,) residues, new at each call. To be used once: two ciphertexts with one noise give the key away."""
-        ciphertext, plaintext = seal.Ciphertext(), seal.Plaintext()
+        ciphertext, noise = seal.Ciphertext(), seal.Plaintext()
         self._encryptor.encrypt_zero_symmetric(ciphertext)
-        self._decryptor.decrypt(ciphertext, plaintext)
-        return _words(plaintext.dyn_array(), self._degree, self._file)
+        self._decryptor.decrypt(ciphertext, noise)
+        return words(noise.dyn_array(), self._degree, self._file)
 
 
-def _secret_key(task: _Task, context: seal.SEALContext, file: _Scratch) -> seal.SecretKey:
-    file.write(_plaintext_bytes(task.secret, context))
+def _secret_key(task: _Task, context: seal.SEALContext, file: Scratch) -> seal.SecretKey:
+    file.write(plaintext(task.secret, context.first_parms_id()))
     key = seal.SecretKey()
     key.load(context, file.path)
     return key
@@ -258,58 +247,3 @@ def _context(prime: int) -> seal.SEALContext:
     parameters.set_poly_modulus_degree(DEGREE)
     parameters.set_coeff_modulus([seal.Modulus(prime)])
     return seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128)
-
-
-def _plaintext_bytes(residues: RingVector, context: seal.SEALContext) -> bytes:
-    """SEAL's file of a plaintext at scale 1, which is what it keeps a secret key as."""
-    count = struct.pack("<Q", len(residues))
-    array = _framed(count + residues.astype("<u8", copy=False).tobytes())
-    return _framed(struct.pack("<4Q", *context.first_parms_id()) + count + struct.pack("<d", 1.0) + array)
-
-
-def _framed(body: bytes) -> bytes:
-    size = _SEAL_HEADER.size
-    return _SEAL_HEADER.pack(_SEAL_MAGIC, size, 4, 3, _UNCOMPRESSED, 0, size + len(body)) + body
-
-
-def _words(array: seal.DynArray, count: int, file: _Scratch) -> RingVector:
-    """The words of one of SEAL's arrays. It hands out single words or a file: the file is 20 times faster."""
-    array.save(file.path)
-    data = file.read()
-    compression = _SEAL_HEADER.unpack_from(data)[4]
-    body = data[_SEAL_HEADER.size :]
-    if compression == _ZSTANDARD:
-        body = zstandard.ZstdDecompressor().decompressobj().decompress(body)
-    elif compression != _UNCOMPRESSED:
-        raise RuntimeError(f"SEAL writes compression {compression}, which is not known here: pin another tenseal")
-    words = np.frombuffer(body, "<u8")
-    if len(words) != count + 1 or words[0] != count:
-        raise RuntimeError("SEAL's array is not in the form that this was written for: pin another tenseal")
-    return words[1:]
-
-
-@dataclass(frozen=True)
-class _Scratch:
-    """A file that SEAL can be given the name of."""
-
-    file: IO[bytes]
-    path: str
-
-    def read(self) -> bytes:
-        self.file.seek(0)
-        return self.file.read()
-
-    def write(self, data: bytes) -> None:
-        self.file.seek(0)
-        self.file.write(data)
-
-
-@contextmanager
-def _scratch() -> Iterator[_Scratch]:
-    """Kept off the disk where the system allows, else of mode 0600."""
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("securefl"), "w+b", buffering=0) as memory:
-            yield _Scratch(memory, f"/proc/self/fd/{memory.fileno()}")
-    else:
-        with tempfile.NamedTemporaryFile(buffering=0) as file:
-            yield _Scratch(file.file, file.name)

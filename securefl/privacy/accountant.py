@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 # dp_accounting's own default grid, so that anyone who recomputes a ledger with it gets the same figure.
 _FINE = 1e-4
 _COARSE = 1e-3
-# From this Renyi bound on, the grid is ten times as wide: memory stays bounded, the result an upper bound.
+# The grid widens tenfold with each power of ten of the Renyi bound above this: memory stays bounded.
 _FINE_UP_TO = 100.0
-# What protects nobody is reported as infinite instead of computed at length: a Renyi bound above this (from 700 a
-# PLD's exponentials overflow), and less noise than LEAST_NOISE in a step (epsilon above 4000 without sampling).
-_HOPELESS = 500.0
+# What protects nobody is infinite: above 700 the PLD's exponentials overflow. It is not computed at length with
+# less noise than LEAST_NOISE in a step, or a Renyi bound above this: many times what the PLD says, where that is 700.
+_MOST_EPSILON = 700.0
+_HOPELESS = 1e5
 # A composed PLD is known up to 1e-15 of probability and the rounding of its Fourier transform.
 _LEAST_DELTA = 1e-12
 # How far two Renyi accountants may differ: relative, and for each step what rounding leaves of tiny divergences.
@@ -47,7 +48,7 @@ _Total = tuple[Cost, ...]
 
 
 def epsilon(mechanisms: Iterable[Mechanism], delta: float, unit: Unit = "record") -> float:
-    """Epsilon of the composition of all ``mechanisms`` at ``delta``; 0.0 of none, ``inf`` above some hundreds.
+    """Epsilon of the composition of all ``mechanisms`` at ``delta``; 0.0 of none, ``inf`` above 700.
 
     Guarantee: an upper bound for ``unit`` and its ``NEIGHBOURS``, for everyone who sees all outputs. A round may depend
     on the outputs before it, its noise, rate and steps may not; assumes sampling and noise as each mechanism describes.
@@ -200,8 +201,10 @@ def _epsilon(total: _Total, delta: float, grid: float = _FINE) -> float:
         return math.inf
     if _skellams(total):
         _refuse_disagreement(total, delta, ceiling)
-        return ceiling
-    return _loss_epsilon(total, delta, grid, ceiling)
+        figure = ceiling
+    else:
+        figure = _loss_epsilon(total, delta, grid, ceiling)
+    return figure if figure <= _MOST_EPSILON else math.inf
 
 
 def _refuse_disagreement(total: _Total, delta: float, first: float) -> None:
@@ -219,17 +222,21 @@ def _refuse_below_gaussian(total: _Total, delta: float) -> None:
 
 
 def _loss_epsilon(total: _Total, delta: float, grid: float, ceiling: float) -> float:
-    """The PLD's epsilon of Gaussians, after checking that it is not above the Renyi accountant's, ``ceiling``."""
+    """The PLD's epsilon of Gaussians, after checking that it is not above the Renyi accountant's, ``ceiling``.
+
+    ``inf`` where its exponentials overflow, which contradicts nothing.
+    """
     if ceiling > _FINE_UP_TO:
-        grid *= 10
+        grid *= 10 ** math.ceil(math.log10(ceiling / _FINE_UP_TO))
     parts = _unsampled_together(_gaussians(total))
     if not parts:
         return 0.0
     loss, *others = (_composed(one.noise_multiplier, one.sampling_rate, one.count, grid) for one in parts)
     for other in others:
         loss = loss.compose(other)
-    result = float(loss.get_epsilon_for_delta(delta))
-    if result > ceiling + _slack(sum(one.count for one in parts), delta, grid):
+    with np.errstate(over="ignore"):
+        result = float(loss.get_epsilon_for_delta(delta))
+    if math.inf > result > ceiling + _slack(sum(one.count for one in parts), delta, grid):
         raise AccountingMismatch(
             f"the PLD accountant says epsilon {result:.6g} and the Renyi accountant at most {ceiling:.6g}, "
             f"which cannot both hold: release nothing, and check the installed dp_accounting"

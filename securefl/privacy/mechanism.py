@@ -38,7 +38,7 @@ class SampledGaussian:
 class SkellamSum:
     """A cost: ``count`` sums of integers under symmetric Skellam noise of ``variance``, which have an RDP curve only.
 
-    ``l1``, ``l2``: sensitivities. Curve: Agarwal et al., NeurIPS 2021, corollary 3.1.
+    ``l1``, ``l2``: sensitivities. Curve: Agarwal et al., NeurIPS 2021, corollary 3.6, for integer orders.
     """
 
     l1: float
@@ -57,14 +57,18 @@ def _require(value: Struct, most: dict[str, float]) -> None:
     """
     for name, limit in most.items():
         given = getattr(value, name)
-        if not 0 < given <= limit or math.isinf(given):
-            upper = "" if math.isinf(limit) else f" and at most {limit:g}"
-            raise BadInput(f"{name} is {given}: it must be a finite number above 0{upper}")
+        if not 0 < given <= limit:
+            raise BadInput(f"{name} is {given}: it must be above 0 and at most {limit:g}")
         if name not in _WHOLE:
             msgspec.structs.force_setattr(value, name, float(given))
 
 
 _WHOLE = ("steps", "dimension", "honest")
+# Beyond these a value is a mistake, and squares of it would overflow where they are computed with.
+_MOST_NOISE = 1e6
+_MOST = 2.0**62
+LEAST_DELTA = 1e-12
+"""Below this, composed privacy loss distributions are rounding errors."""
 
 
 class DPSGD(Struct, frozen=True, tag="dpsgd", tag_field="mechanism", forbid_unknown_fields=True):
@@ -83,7 +87,7 @@ class DPSGD(Struct, frozen=True, tag="dpsgd", tag_field="mechanism", forbid_unkn
     clip: Positive = 1.0
 
     def __post_init__(self) -> None:
-        _require(self, {"noise_multiplier": math.inf, "sampling_rate": 1, "steps": math.inf, "clip": math.inf})
+        _require(self, {"noise_multiplier": _MOST_NOISE, "sampling_rate": 1, "steps": _MOST, "clip": _MOST})
 
 
 class NoisedSum(Struct, frozen=True, tag="noised-sum", tag_field="mechanism", forbid_unknown_fields=True):
@@ -98,7 +102,7 @@ class NoisedSum(Struct, frozen=True, tag="noised-sum", tag_field="mechanism", fo
     bound: Positive
 
     def __post_init__(self) -> None:
-        _require(self, {"noise_multiplier": math.inf, "bound": math.inf})
+        _require(self, {"noise_multiplier": _MOST_NOISE, "bound": _MOST})
 
 
 class Skellam(Struct, frozen=True, tag="skellam", tag_field="mechanism", forbid_unknown_fields=True):
@@ -119,7 +123,7 @@ class Skellam(Struct, frozen=True, tag="skellam", tag_field="mechanism", forbid_
     honest: Steps
 
     def __post_init__(self) -> None:
-        _require(self, {"noise_multiplier": math.inf, "scale": math.inf, "dimension": math.inf, "honest": math.inf})
+        _require(self, {"noise_multiplier": _MOST_NOISE, "scale": _MOST, "dimension": _MOST, "honest": _MOST})
 
     @property
     def variance(self) -> float:
@@ -134,7 +138,7 @@ class SGD(Struct, frozen=True, tag="sgd", tag_field="mechanism", forbid_unknown_
     steps: Steps
 
     def __post_init__(self) -> None:
-        _require(self, {"sampling_rate": 1, "steps": math.inf})
+        _require(self, {"sampling_rate": 1, "steps": _MOST})
 
 
 Training = DPSGD | SGD
@@ -153,7 +157,9 @@ class Budget(Struct, frozen=True, forbid_unknown_fields=True):
     delta: Annotated[float, Meta(gt=0, lt=1)]
 
     def __post_init__(self) -> None:
-        _require(self, {"epsilon": math.inf, "delta": math.nextafter(1, 0)})
+        _require(self, {"epsilon": _MOST, "delta": math.nextafter(1, 0)})
+        if self.delta < LEAST_DELTA:
+            raise BadInput(f"delta is {self.delta}: below {LEAST_DELTA:g} no accountant here is exact")
 
 
 def cost(mechanism: Mechanism, unit: Unit = "record") -> Cost:

@@ -35,7 +35,8 @@ def check(module: nn.Module) -> None:
 
     BatchNorm is refused even when frozen: in training it mixes the records of a batch, so that no bound on one
     record's gradient bounds that record's influence. Layers are judged by their type: a ``forward`` that mixes records
-    by hand (``x - x.mean(0)``) is not noticed, and the guarantee of DP-SGD does not cover it.
+    by hand (``x - x.mean(0)``) or uses a parameter for some records only is not noticed, and the guarantee of DP-SGD
+    does not cover it.
     """
     for name, layer in module.named_modules():
         if isinstance(layer, _BatchNorm):
@@ -84,8 +85,8 @@ def train(
     an empty batch included, if ``random`` is unpredictable and ``data.declared_size`` is a constant. It depends on the
     records in no other way: whatever the given parameters, no record can make this fail. Under ``SGD``: none.
 
-    Raises ``UnsupportedModel``, ``BadInput`` for labels that the model has no output for, and, under ``SGD`` only,
-    ``TrainingFailed`` when the update is not finite.
+    Raises ``UnsupportedModel``, ``BadInput`` for labels that the model has no output for and for a device that is not
+    there, and, under ``SGD`` only, ``TrainingFailed`` when the update is not finite.
     """
     check(module)
     check_labels(module, data)

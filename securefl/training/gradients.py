@@ -57,8 +57,8 @@ class Gradients(Protocol):
 def add_clipped(gradients: Sequence[Gradients], clip: float, total: torch.Tensor) -> None:
     """Add the sum of the records' clipped gradients for all parameters, in order, to the flat float64 ``total``.
 
-    Guarantee: a record adds a vector of L2 norm at most ``clip * (1 + 2**-17)``, whatever the gradients; one with an
-    entry that is not finite adds nothing, since no weight bounds NaN.
+    Guarantee: a record adds a vector of L2 norm at most ``clip * (1 + 2**-17)``, whatever the gradients and up to 2^30
+    parameters; one with an entry that is not finite adds nothing, since no weight bounds NaN.
     """
     squares = torch.stack([one.squares() for one in gradients]).sum(dim=0)
     silent = ~squares.isfinite()

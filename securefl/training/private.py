@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 Mode = Literal["hooks", "ghost"]
 """How gradients are held: all in full, or a linear layer's and an embedding's as what they are made of."""
 
-# Clipping aims this far below the bound, so that a record moves the noised sum by the bound at most. A clipped gradient
-# is longer than aimed at by 2^-17 of it at most (``add_clipped``), float64 sums of 2^20 records and 2^30 coordinates
-# err by less than 2^-20, and the noise's grid moves two sums apart by 2^-16: together less than 2^-15.
+# Clipping aims this far below the bound, so that a record moves the noised sum by the bound at most. In clips: a
+# clipped gradient is too long by 2^-17 at most (``add_clipped``); a float64 sum of n of them errs by n^2 * 2^-53, so two
+# of 2^17 differ by 2^-18; the noise's grid moves two sums apart by 2^-16 at most. Together that is less than 2^-15.
 _CLIP_MARGIN = 1 - 2.0**-15
 
 _Sampled = dict[torch.Tensor, Gradients]

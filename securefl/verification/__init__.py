@@ -7,9 +7,9 @@ and the whole report is assembled anew and compared.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from protocols.errors import Forged
 from securefl.errors import AccountingMismatch, BadInput, NotARun
-from securefl.report import HTML, JSON, contradictions, facts, page
+from securefl.report import JSON, contradictions, facts, page, words
 from securefl.report.assembly import assemble
 from securefl.report.canonical import canonical, read
 from securefl.report.document import Report
@@ -26,21 +26,10 @@ from securefl.report.endorsements import check_endorsement
 from securefl.report.facts import Facts
 from securefl.report.statement import opened
 from securefl.run_folder import MODEL, PLAN
-from securefl.verification import ledgers
+from securefl.verification import heads, ledgers, record, rendered
 
 # Accountants of two installations add up in another order; no claim turns on so little.
 _ROUNDING: Final = 1e-6
-_PLOT: Final = re.compile(r"<svg.*?</svg>", re.DOTALL)
-
-PROVES: Final = (
-    "consistency: what clients signed, their ledgers, plan, model and report agree, and the epsilons follow from it",
-    "attribution: each statement is signed by the key that is named beside it; compare the keys with their owners'",
-)
-NOT_SHOWN: Final = (
-    "that a client sampled and noised as it charged, or trained on the records that it names",
-    "that a client has no other ledger for the same records, unless somebody witnessed its head",
-    "that software at a client was the one that it names",
-)
 
 
 class Verdict(Struct, frozen=True):
@@ -53,8 +42,8 @@ class Verdict(Struct, frozen=True):
     problems: tuple[str, ...]
     unchecked: tuple[str, ...]
     keys: dict[str, str]
-    proves: tuple[str, ...] = PROVES
-    not_shown: tuple[str, ...] = NOT_SHOWN
+    proves: tuple[str, ...] = words.PROVES
+    cannot_prove: tuple[str, ...] = words.CANNOT_PROVE
 
 
 @dataclass(frozen=True)
@@ -65,6 +54,11 @@ class _Case:
     report: Report
     facts: Facts
     ledgers: Path
+
+    @cached_property
+    def page(self) -> str:
+        """The page that the report gives."""
+        return page.html(self.report)
 
     def ledger(self, client: str) -> Path:
         return self.ledgers / f"{client}.sqlite"
@@ -83,8 +77,7 @@ def verified(folder: Path, ledgers: Path | None = None) -> Verdict:
     found = facts.read(folder)
     case = _Case(folder, report, found, ledgers or found.job.ledger_folder(folder))
     problems = [line for check in _CHECKS for line in check(case)]
-    missing = [client for client in report.run.clients if not case.ledger(client).exists()]
-    unchecked = [f"the ledger of {client} is not at {case.ledger(client)}" for client in missing]
+    unchecked = [*_absent(case), *rendered.unchecked(folder, case.page)]
     keys = {signed.statement.client: signed.key for signed in report.statements}
     return Verdict(report.run.id, report.status.word, tuple(dict.fromkeys(problems)), tuple(unchecked), keys)
 
@@ -94,9 +87,11 @@ def lines(verdict: Verdict) -> Iterator[str]:
     yield from (f"MISMATCH  {problem}" for problem in verdict.problems)
     if not verdict.problems:
         yield from (f"proves    {claim}" for claim in verdict.proves)
-        yield from (f"key       {client} {key}" for client, key in sorted(verdict.keys.items()))
+        yield from (
+            f"key       {client} {key} (compare with its owner's)" for client, key in sorted(verdict.keys.items())
+        )
     yield from (f"skipped   {missing}" for missing in verdict.unchecked)
-    yield from (f"unproven  {limit}" for limit in verdict.not_shown)
+    yield from (f"unproven  {limit}" for limit in verdict.cannot_prove)
     yield f"status    {verdict.status}, as the report of run {verdict.run} says"
 
 
@@ -190,17 +185,26 @@ def _short(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
+def _heads(case: _Case) -> Iterator[str]:
+    try:
+        yield from heads.mismatches(case.report)
+    except AccountingMismatch as error:
+        yield f"accountants: {error}"
+
+
+def _record(case: _Case) -> Iterator[str]:
+    yield from record.mismatches(case.facts)
+
+
 def _page(case: _Case) -> Iterator[str]:
-    path = case.folder / HTML
-    if not path.exists():
-        yield f"{HTML}: missing"
-    elif _words(path.read_text(encoding="utf-8")) != _words(page.html(case.report)):
-        yield f"{HTML}: does not say what {JSON} says; securefl report writes it again"
+    yield from rendered.mismatches(case.folder, case.page)
 
 
-def _words(html: str) -> str:
-    """The page without its plots, which another matplotlib draws otherwise."""
-    return _PLOT.sub("", html)
+def _absent(case: _Case) -> Iterator[str]:
+    """Ledgers that should be somewhere, and are not where they were looked for."""
+    kept = [owner.client for owner in case.report.owners if owner.budget != "none"]
+    missing = [client for client in kept if not case.ledger(client).exists()]
+    yield from (f"the ledger of {client} is not at {case.ledger(client)}" for client in missing)
 
 
 def _ledgers(case: _Case) -> Iterator[str]:
@@ -210,4 +214,15 @@ def _ledgers(case: _Case) -> Iterator[str]:
             yield from ledgers.mismatches(path, signed, case.report)
 
 
-_CHECKS: Final = (_statements, _signatures, _plan, _model, _contradictions, _ledgers, _reassembled, _page)
+_CHECKS: Final = (
+    _statements,
+    _signatures,
+    _plan,
+    _model,
+    _contradictions,
+    _heads,
+    _ledgers,
+    _record,
+    _reassembled,
+    _page,
+)

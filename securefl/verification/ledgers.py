@@ -9,11 +9,12 @@ from typing import Final
 
 from securefl.errors import AccountingMismatch, BadInput, LedgerError
 from securefl.privacy import accountant
-from securefl.privacy.ledger import Entry, Head, Witness, verify
+from securefl.privacy.ledger import Chain, Entry, Witness, verify
 from securefl.privacy.mechanism import Budget
 from securefl.report.document import Report
 from securefl.report.statement import Charge, SignedStatement, Statement
 from securefl.report.statement import Head as StatedHead
+from securefl.verification import heads
 
 _ROUNDING: Final = 1e-6
 
@@ -22,51 +23,57 @@ def mismatches(path: Path, signed: SignedStatement, report: Report) -> Iterator[
     """A line for each mismatch: the ledger is altered, of another key, set back behind a head that was seen, or says
     something else than the statement. Epsilons are computed from the ledger, by two accountants.
     """
-    client = signed.statement.client
+    said = signed.statement
     try:
-        chain = verify(path, bytes.fromhex(signed.key), _witnesses(report, signed.statement)).chain
-        found = [*_described(signed.statement, chain.header.owner.data, chain.header.unit, chain.entries)]
-        found += _spent(signed.statement, chain.entries)
+        chain = verify(path, bytes.fromhex(signed.key), _witnesses(report, said)).chain
+        found = [*_described(said, chain), *_spent(said, chain.entries)]
     except (LedgerError, AccountingMismatch, BadInput) as error:
         found = [str(error)]
-    yield from (f"ledger of {client}: {line}" for line in found)
+    yield from (f"ledger of {said.client}: {line}" for line in found)
 
 
-def _witnesses(report: Report, own: Statement) -> list[Witness]:
+def _witnesses(report: Report, own: Statement) -> Iterator[Witness]:
     """The heads that peers saw of this client's ledger, and those that it states itself."""
     stated = [head for head in (own.before, own.after) if isinstance(head, StatedHead)]
-    shown = [peer.statement.witnessed.get(own.client) for peer in report.statements]
-    seen = [Witness.decoded(bytes.fromhex(head)) for head in shown if head is not None]
-    ledger = bytes.fromhex(own.ledger)
-    return [*seen, *(Witness(ledger, Head(head.sequence, bytes.fromhex(head.digest))) for head in stated)]
+    encoded = [f"{own.ledger}{head.sequence:016x}{head.digest}" for head in stated]
+    found = [*heads.witnessed(report, own.client).values(), *map(heads.decoded, encoded)]
+    return (head for head in found if head is not None)
 
 
-def _described(statement: Statement, data: str, unit: str, entries: Sequence[Entry]) -> Iterator[str]:
-    own = [entry for entry in entries if entry.run == statement.run]
-    charges = tuple(Charge(entry.round, entry.attempt, entry.releases) for entry in own)
-    fingerprints = tuple(dict.fromkeys(entry.fingerprint.hex() for entry in own))
-    pairs = {
-        "charges of this run": (charges, statement.charges),
-        "data set": (data, statement.data),
-        "unit": (unit, statement.unit),
-        "fingerprints of the data": (fingerprints, statement.fingerprints),
-        "word on seeds": (any(entry.simulated for entry in own), statement.simulated),
+def _described(said: Statement, chain: Chain) -> Iterator[str]:
+    own = [entry for entry in chain.entries if entry.run == said.run]
+    pairs: dict[str, tuple[object, object]] = {
+        "client": (chain.header.client, said.client),
+        "data set": (chain.header.data, said.data),
+        "unit": (chain.header.unit, said.unit),
+        "id": (chain.id.hex(), said.ledger),
+        "charges of this run": (tuple(Charge(one.round, one.attempt, one.releases) for one in own), said.charges),
+        "fingerprints of the data": (tuple(dict.fromkeys(one.fingerprint.hex() for one in own)), said.fingerprints),
     }
-    yield from (f"other {what} than in the statement" for what, (has, said) in pairs.items() if has != said)
+    if own:
+        pairs["head before the run"] = (_stated(own[0].sequence - 1, own[0].previous), said.before)
+        pairs["head after the run"] = (_stated(own[-1].sequence, own[-1].digest), said.after)
+    yield from (f"another {what} than in the statement" for what, (has, states) in pairs.items() if has != states)
+    if any(one.simulated for one in own) and not said.simulated:
+        yield "noise or samples came from a seed, which the statement denies"
 
 
-def _spent(statement: Statement, entries: Sequence[Entry]) -> Iterator[str]:
+def _stated(sequence: int, digest: bytes) -> StatedHead:
+    return StatedHead(sequence, digest.hex())
+
+
+def _spent(said: Statement, entries: Sequence[Entry]) -> Iterator[str]:
     """Epsilon before and after the run, of everything that was ever charged."""
-    budget = statement.budget
-    for when, head, said in (
-        ("before", statement.before, statement.epsilon_before),
-        ("after", statement.after, statement.epsilon_after),
+    budget = said.budget
+    for when, head, stated in (
+        ("before", said.before, said.epsilon_before),
+        ("after", said.after, said.epsilon_after),
     ):
         if not isinstance(head, StatedHead) or not isinstance(budget, Budget):
             continue
         released = [release for entry in entries[: head.sequence] for release in entry.releases]
-        own = accountant.epsilon(released, budget.delta, statement.unit)
-        accountant.cross_check(released, budget.delta, statement.unit)
-        stated = math.inf if said == "infinite" else said
-        if not isinstance(stated, float) or not math.isclose(own, stated, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
-            yield f"epsilon {when} the run comes to {own:.6g}, the statement says {said}"
+        own = accountant.epsilon(released, budget.delta, said.unit)
+        accountant.cross_check(released, budget.delta, said.unit)
+        figure = math.inf if stated == "infinite" else stated
+        if not isinstance(figure, float) or not math.isclose(own, figure, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
+            yield f"epsilon {when} the run comes to {own:.6g}, the statement says {stated}"

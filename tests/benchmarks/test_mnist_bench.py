@@ -50,6 +50,7 @@ def test_the_records_are_scaled_by_the_published_constants() -> None:
     assert float(data.features.mean()) == pytest.approx(0, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.needs_data
 def test_ten_clients_each_spend_what_the_central_model_would(monkeypatch: pytest.MonkeyPatch) -> None:
     short = DPSGD(1.1, mnist.EPOCH.sampling_rate, steps=1)

@@ -1,17 +1,13 @@
-"""A run folder as a finished run leaves it, written by hand: for what only reads run folders."""
+"""A job file, and what a run of it reports, written by hand: for what only reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from securefl import job
-from securefl.job import file
-from securefl.plan import Plan
 from securefl.records import RoundRecord, ServerView, Summary
+from securefl.report.hazards import hazard
 
 JOB = """
 [job]
@@ -33,18 +29,12 @@ epsilon = 3.0
 delta = 1e-5
 ledger = "ledgers"
 """
-EXCHANGES = {"keys": (180, 900), "shares": (1400, 1500), "masked-input": (310, 420), "consistency": (96, 520)}
 
 
 @pytest.fixture
 def toml() -> str:
     """A valid job file."""
     return JOB
-
-
-@pytest.fixture
-def plan() -> Plan:
-    return plan_of(job.checked(file.parse(JOB)))
 
 
 @pytest.fixture
@@ -68,47 +58,13 @@ def summary(tmp_path: Path) -> Summary:
         upload_bytes=1986,
         download_bytes=3340,
         server_view=ServerView(196, 104_000, 49, 0, 10, 10),
-        hazards=("scaling constants computed from these records",),
+        hazards=(hazard("preprocessing", "scaling constants computed from these records"),),
         seconds=11.2,
+        id="0123456789abcdef" * 2,
+        model_sha256="cd" * 32,
         run=str(tmp_path / "run"),
         model=str(tmp_path / "run" / "model.safetensors"),
         report=str(tmp_path / "run" / "report.html"),
-    )
-
-
-@pytest.fixture
-def write_run(tmp_path: Path, records: list[RoundRecord], summary: Summary) -> Callable[..., Path]:
-    """Writes the run's folder; ``rounds`` below ten leave it unfinished."""
-
-    def write(text: str = JOB, rounds: int = 10) -> Path:
-        folder = tmp_path / "run"
-        folder.mkdir()
-        (folder / "job.toml").write_text(text, encoding="utf-8")
-        plan = plan_of(job.checked(file.parse(text)))
-        (folder / "plan.json").write_bytes(plan.encoded())
-        lines(folder / "history.jsonl", records[:rounds])
-        lines(folder / "transcript.jsonl", transcript(rounds))
-        if rounds == len(records):
-            (folder / "summary.json").write_bytes(msgspec.json.encode(summary))
-        return folder
-
-    return write
-
-
-def plan_of(checked: job.Job) -> Plan:
-    return Plan(
-        job=checked.name,
-        protection=checked.protection.kind,
-        clients=checked.clients,
-        weights=checked.client_weights,
-        bound=checked.protection.bound,
-        minimum=checked.minimum,
-        threshold=checked.threshold,
-        mechanism=checked.mechanism,
-        optimizer=checked.optimizer,
-        architecture="0b" * 32,
-        dimension=62,
-        model_seed=checked.model.seed,
     )
 
 
@@ -127,25 +83,3 @@ def record(number: int) -> RoundRecord:
         download_bytes=dict.fromkeys(clients, 3340),
         seconds=0.41,
     )
-
-
-def transcript(rounds: int) -> list[dict[str, object]]:
-    return [
-        {
-            "round": r,
-            "attempt": 1,
-            "kind": kind,
-            "direction": way,
-            "client": f"hospital-{i}",
-            "bytes": b,
-            "sha256": "00",
-        }
-        for r in range(1, rounds + 1)
-        for kind, sizes in EXCHANGES.items()
-        for way, b in zip(("up", "down"), sizes, strict=True)
-        for i in range(1, 6)
-    ]
-
-
-def lines(path: Path, values: list[RoundRecord] | list[dict[str, object]]) -> None:
-    path.write_bytes(b"".join(msgspec.json.encode(value) + b"\n" for value in values))

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from securefl import cli
 from securefl.errors import BudgetExceeded, LedgerError, RoundFailed
 from securefl.run import Run
+from tests.securefl.report.runs import Scene
 
 ROOT = Path(__file__).parents[2]
 DEMO = ["demo", "--rounds", "2", "--no-dp"]
@@ -27,7 +27,7 @@ def last(output: str) -> Any:
     return json.loads(output.splitlines()[-1])
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "check", "resume", "report", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "run", "check", "resume", "report", "verify", "doctor"])
 def test_the_help_of_each_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     output = capsys.readouterr().out
@@ -158,8 +158,8 @@ def test_too_many_silent_clients_end_with_exit_code_five(tmp_path: Path, capsys:
     assert last(capsys.readouterr().out)["exit_code"] == 5
 
 
-def test_a_report_is_written_again(write_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_run()
+def test_a_report_is_written_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Scene().write(tmp_path / "run")
     assert cli.main(["report", str(folder)]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
     assert cli.main(["report", str(folder), "--json"]) == 0

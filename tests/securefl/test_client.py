@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from torch import nn
 from protocols.aggregation.messages import Envelope, KeysRequest, Refusal
 from protocols.wire import decode, encode, kind
 from securefl import DPSGD, SGD, Client, Dataset, Ledger, Store
+from securefl.account import load_identity
 from securefl.announcement import Announcement, public_tag
 from securefl.errors import BadInput, Refused
 from securefl.plan import Plan
+from securefl.privacy.ledger import Owner
 from securefl.privacy.mechanism import Budget
+from securefl.round import enrol
 from tests.securefl.federation import NAMES, WHOLE, client, clients, direct, enrolled, model, records, server
 
 BUDGET = Budget(epsilon=3.0, delta=1e-5)
@@ -106,11 +110,22 @@ def test_a_client_that_accepted_nothing_refuses() -> None:
     assert "accepted no roster and plan" in why
 
 
-@pytest.mark.parametrize(("name", "budget"), [("ada", None), ("ada", Budget(9.0, 1e-5)), ("bob", BUDGET)])
-def test_a_ledger_of_another_budget_or_owner_is_refused(name: str, budget: Budget | None) -> None:
+@pytest.mark.parametrize("budget", [None, Budget(9.0, 1e-5)])
+def test_a_ledger_of_another_budget_is_refused(budget: Budget | None) -> None:
     """Otherwise it is that ledger's budget that is enforced, and not the owner's."""
-    with pytest.raises(BadInput, match="another client or budget"):
-        Client("ada", records(0), model, budget=BUDGET, ledger=Ledger(":memory:", name, budget))
+    store = Store()
+    ledger = Ledger(":memory:", load_identity(store), Owner("ada", "toy"), budget)
+    with pytest.raises(BadInput, match="another budget"):
+        Client("ada", records(0), model, budget=BUDGET, ledger=ledger, store=store)
+
+
+@pytest.mark.parametrize(("name", "own"), [("bob", True), ("ada", False)])
+def test_a_ledger_of_another_owner_or_identity_is_refused(name: str, own: bool) -> None:
+    """Otherwise the charges are signed by a key that nobody has pinned as this client's."""
+    store = Store()
+    ledger = Ledger(":memory:", load_identity(store if own else Store()), Owner(name, "toy"), BUDGET)
+    with pytest.raises(BadInput, match="another client or identity"):
+        Client("ada", records(0), model, budget=BUDGET, ledger=ledger, store=store)
 
 
 def test_every_training_reads_fresh_randomness() -> None:
@@ -156,7 +171,8 @@ def test_a_model_of_the_wrong_size_or_with_nan_is_refused(vector: bytes) -> None
 
 def test_the_ledger_is_charged_before_training_starts(tmp_path: Path) -> None:
     """Every forward pass of training sees the charge in the ledger already."""
-    ledger = Ledger(":memory:", "ada", BUDGET)
+    store = Store()
+    ledger = Ledger(":memory:", load_identity(store), Owner("ada", "toy"), BUDGET)
 
     class Watched(nn.Linear):
         def forward(self, x):  # type: ignore[no-untyped-def]
@@ -165,11 +181,9 @@ def test_the_ledger_is_charged_before_training_starts(tmp_path: Path) -> None:
             return super().forward(x)
 
     charged: list[int] = []
-    broken = Client("ada", records(0), lambda: Watched(10, 2), budget=BUDGET, ledger=ledger)
+    broken = Client("ada", records(0), lambda: Watched(10, 2), budget=BUDGET, ledger=ledger, store=store)
     owners = [broken, *clients(NAMES[1:], BUDGET)]
     coordinator = server(mechanism=DPSGD(noise_multiplier=4.0, sampling_rate=1.0, steps=1))
-    from securefl.round import enrol
-
     enrol(coordinator, owners)
     coordinator.round(direct(owners))
     assert charged and min(charged) == 1
@@ -181,7 +195,7 @@ def test_code_of_the_owner_that_fails_is_a_refusal_and_its_text_stays_at_home() 
         raise RuntimeError("patient 4711")
 
     coordinator, owners = enrolled()
-    owners[0]._model = broken  # what the owner installed breaks after enrolment
+    owners[0]._material = replace(owners[0]._material, model=broken)  # what the owner installed breaks after enrolment
     outcome = coordinator.round(direct(owners))
     assert outcome.dropped == {"ada": "refused: failed"}
     assert "patient 4711" in owners[0].errors[-1]
@@ -190,7 +204,7 @@ def test_code_of_the_owner_that_fails_is_a_refusal_and_its_text_stays_at_home() 
 def test_an_update_with_nan_is_a_dropout_and_the_others_go_on() -> None:
     coordinator, owners = enrolled(mechanism=SGD(1.0, 40))
     big = np.full((40, 10), 3e37, np.float32)
-    owners[1]._data = Dataset(big, np.arange(40) % 2)
+    owners[1]._material = replace(owners[1]._material, data=Dataset(big, np.arange(40) % 2))
     outcome = coordinator.round(direct(owners))
     assert outcome.dropped == {"bob": "refused: failed"}
     assert "NaN or infinity" in owners[1].errors[-1]

@@ -14,6 +14,7 @@ from securefl import display, job
 from securefl.job import Job, file
 from securefl.precision import facts
 from securefl.records import RoundRecord, Summary
+from securefl.report.hazards import hazard
 
 ENCODING = facts(narrowest(62, 8.0, 5))
 
@@ -121,7 +122,7 @@ def test_a_job_that_writes_markup_writes_text(checked: Job, summary: Summary) ->
     named = msgspec.structs.replace(checked, job=msgspec.structs.replace(checked.job, name="[bold]x[/bold] [link=a]"))
     console = log()
     display.opening(console, named, "plain: [red]all[/red]", ENCODING)
-    display.closing(console, named, msgspec.structs.replace(summary, hazards=("a [bold]hazard[/]",)))
+    display.closing(console, named, msgspec.structs.replace(summary, hazards=(hazard("other", "a [bold]hazard[/]"),)))
     assert "[bold]x[/bold] [link=a]" in text(console)
     assert "[red]all[/red]" in text(console)
     assert "a [bold]hazard[/]" in text(console)

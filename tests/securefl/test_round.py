@@ -19,13 +19,26 @@ from protocols.aggregation.summing import Inputs
 from protocols.base import Messages, Replies
 from protocols.primitives import AgreementKey
 from protocols.wire import encode, kind
-from securefl import DPSGD, Client, Ledger, SecAgg
+from securefl import DPSGD, Client, Ledger, SecAgg, Store
+from securefl.account import load_identity
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed
+from securefl.privacy.ledger import Owner
 from securefl.privacy.mechanism import Budget
 from securefl.round import LeftOut, enrol, federate
 from securefl.transcript import Crossing, Transcript
-from tests.securefl.federation import CELLS, NAMES, client, clients, direct, enrolled, final_model, records, server
+from tests.securefl.federation import (
+    CELLS,
+    NAMES,
+    client,
+    clients,
+    direct,
+    enrolled,
+    final_model,
+    model,
+    records,
+    server,
+)
 
 PRIVATE = DPSGD(noise_multiplier=4.0, sampling_rate=0.5, steps=3)
 
@@ -42,7 +55,7 @@ def test_every_protection_reaches_the_model_of_plain_averaging(cell: str) -> Non
 def reference(rounds: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """Federated averaging without any protocol."""
     from securefl import LocalOptimizer, training, vector
-    from tests.securefl.federation import WHOLE, model
+    from tests.securefl.federation import WHOLE
     from tests.securefl.federation import records as data
 
     module = vector.build(model, 0)
@@ -139,7 +152,7 @@ def test_an_aborted_attempt_stays_charged() -> None:
     silences = [Silence(name, 3, 1) for name in NAMES[:3]]
     with pytest.raises(RoundFailed):
         list(federate(server(mechanism=PRIVATE), owners, 1, faults=silences))
-    assert [len(owner.ledger.entries()) for owner in owners] == [2] * 5
+    assert [len(owner.account.ledger.entries()) for owner in owners] == [2] * 5
 
 
 def test_two_clients_of_one_name_are_refused() -> None:
@@ -190,10 +203,11 @@ def test_a_reply_that_is_garbled_at_any_exchange_is_a_dropout_there(cell: str, e
 
 
 def test_a_ledger_passed_to_two_runs_is_one_ledger() -> None:
-    ledger = Ledger(":memory:", "ada", Budget(9.0, 1e-5))
+    budget, store = Budget(9.0, 1e-5), Store()
+    ledger = Ledger(":memory:", load_identity(store), Owner("ada", "toy"), budget)
     for run in ("first", "second"):
-        owners = clients(NAMES, Budget(9.0, 1e-5))
-        owners[0].ledger = ledger
+        ada = Client("ada", records(0), model, budget=budget, ledger=ledger, store=store)
+        owners = [ada, *clients(NAMES[1:], budget)]
         list(federate(server(mechanism=PRIVATE, run=run), owners, 1))
     assert len(ledger.entries()) == 2
 
@@ -231,8 +245,7 @@ def test_bytes_of_all_attempts_at_a_round_are_counted() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_no_sum_is_formed_of_fewer_than_the_minimum(cell: str) -> None:
-    coordinator, owners = server(cell), clients()
-    coordinator._protection = msgspec.structs.replace(CELLS[cell], minimum=5)
+    coordinator, owners = server(shield=msgspec.structs.replace(CELLS[cell], minimum=5)), clients()
     enrol(coordinator, owners)
     coordinator.set_up(direct(owners))
     exchange = LocalEngine({owner.name: owner for owner in owners}, [Silence("eve", 2, 1)]).exchange(1)
@@ -283,8 +296,7 @@ def test_clients_refuse_a_sum_below_the_minimum_that_a_server_allows(
     for stage in (Shares, Inputs):  # the server's own check: the least sum is the threshold, whatever was agreed
         lenient = property(lambda stage: stage.cohort.graph.threshold, lambda stage, least: None)
         monkeypatch.setattr(stage, "needed", lenient, raising=False)
-    coordinator, owners = server(cell), clients()
-    coordinator._protection = msgspec.structs.replace(CELLS[cell], minimum=5)
+    coordinator, owners = server(shield=msgspec.structs.replace(CELLS[cell], minimum=5)), clients()
     enrol(coordinator, owners)
     coordinator.set_up(direct(owners))
     with pytest.raises(RoundFailed):

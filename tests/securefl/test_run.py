@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import signal
@@ -13,12 +14,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from safetensors.numpy import load_file
 
 from securefl import job
 from securefl.errors import BadInput, BudgetExceeded, NotARun, RoundFailed, RunExists
 from securefl.job import Job
-from securefl.privacy.ledger import Ledger
+from securefl.privacy.ledger import read
 from securefl.records import RoundRecord, Summary
 from securefl.run import Run
 from securefl.transcript import Crossing
@@ -42,6 +44,8 @@ def test_a_run_leaves_its_whole_story_in_its_folder(tmp_path: Path, cell: str) -
         "history.jsonl",
         "transcript.jsonl",
         "summary.json",
+        "statements.json",
+        "privacy_report.json",
         "report.html",
     }
     assert [msgspec.json.decode(line, type=RoundRecord) for line in _lines(folder / "history.jsonl")] == records
@@ -54,6 +58,7 @@ def test_a_run_leaves_its_whole_story_in_its_folder(tmp_path: Path, cell: str) -
     written = sorted(path.parent for path in folder.rglob("model.safetensors"))
     assert written == places and Path(summary.model).parent == places[0]
     assert len({(place / "model.safetensors").read_bytes() for place in places}) == 1
+    assert summary.model_sha256 == hashlib.sha256(Path(summary.model).read_bytes()).hexdigest()
     shapes = {name: value.shape for name, value in load_file(summary.model).items()}
     assert shapes == {"weight": (2, 30), "bias": (2,)}
     view = summary.server_view
@@ -100,34 +105,57 @@ def test_a_stopped_run_goes_on_after_its_last_round(tmp_path: Path, cell: str) -
     assert finished.finish().accuracy == resumed.finish().accuracy
 
 
-def test_ctrl_c_in_the_middle_of_a_round_leaves_it_charged_and_resumable(tmp_path: Path) -> None:
-    run = Run.create(demo("ckks", rounds=3), tmp_path / "run")
+def interrupt(run: Run, answers: int) -> None:
+    """Have Ctrl-C come in place of the fourth client's next answer after so many."""
     interrupted = run._clients[3]
     answer, count = interrupted.handle, itertools.count()
 
     def stop(request: bytes) -> bytes:
-        if next(count) == 8:  # after two rounds' worth of answers have begun
+        if next(count) == answers:
             raise KeyboardInterrupt
         return answer(request)
 
     interrupted.handle = stop  # type: ignore[method-assign]
+
+
+def test_ctrl_c_in_the_middle_of_a_round_leaves_it_charged_and_resumable(tmp_path: Path) -> None:
+    run = Run.create(demo("ckks", rounds=3), tmp_path / "run")
+    interrupt(run, answers=8)  # after two rounds' worth of answers have begun
     with pytest.raises(KeyboardInterrupt):
         list(run.rounds())
-    charged = len(run._clients[0].ledger.entries())
+    charged = len(run._clients[0].account.ledger.entries())
     resumed = Run.open(tmp_path / "run")
     list(resumed.rounds())
     summary = resumed.finish()
     assert summary.rounds == 3
-    assert len(resumed._clients[0].ledger.entries()) >= max(charged, 3)
+    assert len(resumed._clients[0].account.ledger.entries()) >= max(charged, 3)
 
 
-def test_a_budget_that_runs_out_ends_the_run_and_says_what_would_fit(tmp_path: Path) -> None:
-    chosen = demo(rounds=40)
-    run = Run.create(chosen, tmp_path / "run")
-    with pytest.raises(BudgetExceeded, match="still fit: 0"):
+def allowing(epsilon: float, rounds: int) -> Job:
+    chosen = demo(rounds=rounds)
+    return replace(chosen, privacy=replace(chosen.privacy, epsilon=epsilon))
+
+
+def test_a_run_whose_rounds_do_not_all_fit_is_refused_before_the_first_and_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(BudgetExceeded, match="40 more rounds .* still fit: 15") as refusal:
+        Run.create(demo(rounds=40), tmp_path / "run")
+    assert refusal.value.spent == 0 and refusal.value.after > refusal.value.cap == 3.0
+    assert not (tmp_path / "run").exists()
+    created = Run.create(demo(rounds=15), tmp_path / "run")  # the name is free, and what was said to fit does
+    assert [len(client.account.ledger.entries()) for client in created._clients] == [0] * 5
+
+
+def test_a_budget_that_lost_attempts_used_up_ends_the_run_and_says_what_would_fit(tmp_path: Path) -> None:
+    """All three rounds fit when the run begins; then a crash in the first costs the charges of an attempt."""
+    run = Run.create(allowing(1.25, rounds=3), tmp_path / "run")
+    interrupt(run, answers=2)  # at the masked input of the fourth client, when three were charged
+    with pytest.raises(KeyboardInterrupt):
         list(run.rounds())
-    assert 10 <= len(run.history) < 40
-    assert max(run.history[-1].epsilon.values()) <= 3.0
+    resumed = Run.open(tmp_path / "run")
+    with pytest.raises(BudgetExceeded, match="still fit: 0"):
+        list(resumed.rounds())
+    assert len(resumed.history) == 2
+    assert max(resumed.history[-1].epsilon.values()) <= 1.25
 
 
 def test_too_few_clients_end_the_run_with_exit_code_5(tmp_path: Path) -> None:
@@ -216,10 +244,15 @@ def _no_ledger_under_counts(folder: Path) -> None:
         if (crossing.kind, crossing.direction) == ("masked-input", "up")
     )
     records = [msgspec.json.decode(line, type=RoundRecord) for line in _whole_lines(folder / "history.jsonl")]
-    for path in (folder / "ledgers").glob("*.sqlite"):
-        charged = {(entry.round, entry.attempt) for entry in Ledger(path, path.stem, None).entries()}
+    for path in ledgers(folder):
+        charged = {(entry.round, entry.attempt) for entry in read(path).entries}
         assert len(charged) >= sent[path.stem]
         assert charged >= {(r.round, r.attempt) for r in records if path.stem in r.contributors}
+
+
+def ledgers(folder: Path) -> list[Path]:
+    """The clients' ledgers; what else a client keeps for longer than a run lies beside them."""
+    return [path for path in (folder / "ledgers").glob("*.sqlite") if not path.name.endswith(".keep.sqlite")]
 
 
 def _whole_lines(path: Path) -> list[bytes]:

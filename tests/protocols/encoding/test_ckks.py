@@ -20,7 +20,7 @@ from scipy import stats
 from protocols.aggregation.client import AggregationClient
 from protocols.aggregation.messages import ApplyRequest
 from protocols.base import Random
-from protocols.encoding import Encoded, Encoding, Upload, ckks, rlwe
+from protocols.encoding import Encoded, Encoding, Upload, ckks, rlwe, sealfile
 from protocols.encoding.ckks import CKKS, CKKSKey
 from protocols.encoding.ntt import Integers, Transform, transform
 from protocols.encoding.quantise import noise_tail, stochastic_round, toss
@@ -418,20 +418,20 @@ def test_the_key_is_a_fair_ternary_draw() -> None:
 def framed_ciphertext(context: seal.SEALContext, c0: RingVector, c1: RingVector) -> bytes:
     """SEAL's file of a ciphertext of two polynomials, by values, at scale 1."""
     words = np.concatenate([c0, c1])
-    array = ckks._framed(struct.pack("<Q", len(words)) + words.tobytes())
+    array = sealfile.framed(struct.pack("<Q", len(words)) + words.tobytes())
     head = struct.pack("<4QB3QdQ", *context.first_parms_id(), True, 2, DEGREE, 1, 1.0, 1)
-    return ckks._framed(head + array)
+    return sealfile.framed(head + array)
 
 
 def opened_by_seal(coder: CKKS, c0: RingVector, c1: RingVector) -> Integers:
     """The coefficients that SEAL's own decryptor finds."""
     context, ciphertext, plaintext = ckks._context(coder.parameters.prime), seal.Ciphertext(), seal.Plaintext()
-    with ckks._scratch() as file:
+    with sealfile.scratch() as file:
         key = ckks._secret_key(coder._task([]), context, file)
         file.write(framed_ciphertext(context, c0, c1))
         ciphertext.load(context, file.path)
         seal.Decryptor(context, key).decrypt(ciphertext, plaintext)
-        return transform_of(coder).inverse(ckks._words(plaintext.dyn_array(), DEGREE, file))
+        return transform_of(coder).inverse(sealfile.words(plaintext.dyn_array(), DEGREE, file))
 
 
 def public_a(coder: CKKS, *uploads: Upload) -> RingVector:
@@ -461,13 +461,13 @@ def test_seals_own_decryptor_opens_a_sum(bits: int) -> None:
 def seal_encryption(coder: CKKS, plaintext: seal.Plaintext | None = None) -> tuple[RingVector, RingVector]:
     """One fresh symmetric encryption of SEAL's, of zero unless a plaintext is given, as (c0, c1)."""
     context, ciphertext = ckks._context(coder.parameters.prime), seal.Ciphertext()
-    with ckks._scratch() as file:
+    with sealfile.scratch() as file:
         encryptor = seal.Encryptor(context, ckks._secret_key(coder._task([]), context, file))
         if plaintext is None:
             encryptor.encrypt_zero_symmetric(ciphertext)
         else:
             encryptor.encrypt_symmetric(plaintext, ciphertext)
-        words = ckks._words(ciphertext.dyn_array(), 2 * DEGREE, file)
+        words = sealfile.words(ciphertext.dyn_array(), 2 * DEGREE, file)
     return words[:DEGREE], words[DEGREE:]
 
 
@@ -487,8 +487,8 @@ def test_we_open_what_seal_encoded_and_encrypted(bits: int) -> None:
     encoder = seal.CKKSEncoder(ckks._context(ours.parameters.prime))
     slots = np.random.default_rng(bits).uniform(-1, 1, DEGREE // 2)
     encoder.encode(slots.tolist(), 2.0**24, plaintext)
-    with ckks._scratch() as file:
-        message = transform_of(ours).inverse(ckks._words(plaintext.dyn_array(), DEGREE, file))
+    with sealfile.scratch() as file:
+        message = transform_of(ours).inverse(sealfile.words(plaintext.dyn_array(), DEGREE, file))
     opened = decrypted(ours, moved(ours, *seal_encryption(ours, plaintext), upload), [upload])
     assert np.abs(message).max() > 2**16 and np.abs(opened - message).max() <= LARGEST_NOISE
 
@@ -764,3 +764,46 @@ def test_under_an_all_zero_key_anybody_reads_an_update_and_such_a_key_is_refused
         CKKSKey.from_bytes(key_of_weight(0).to_bytes())
     vector, uploads = encoded_sum(ours, [update])
     assert np.abs(read_without_a_key(ours, vector) - update).mean() > 4
+
+
+# ---- noise beside the update
+
+
+@EVERY_WIDTH
+def test_noise_is_added_in_whole_steps_before_encryption_and_its_sum_decrypts_exactly(bits: int) -> None:
+    generator, n = np.random.default_rng(bits), DEGREE + 3
+    ours = CKKS(CKKSParameters(n, 1.0, 3, bits, 2.0), ckks_key())
+    levels = ours.parameters.levels
+    update = generator.integers(-levels, levels, n) / levels
+    noises = [generator.integers(-3 * int(levels), 3 * int(levels), n) for _ in range(3)]
+    total, uploads = RunningSum(ours.layout.ring, ours.layout.length), []
+    for number, noise in enumerate(noises):
+        encoded = ours.encode(update, 1.0, SESSION, f"c{number}", os.urandom, noise)
+        total.add(encoded.vector)
+        uploads.append(Upload(SESSION, f"c{number}", encoded.seed))
+    np.testing.assert_array_equal(ours.decode(total.finish(), uploads), 3 * update + sum(noises) / levels)
+
+
+def test_noise_spans_several_blocks_and_leaves_the_padding_empty() -> None:
+    ours = CKKS(CKKSParameters(SEVERAL_BLOCKS, 1.0, 3, noise=2.0), ckks_key())
+    noise = np.random.default_rng(1).integers(-1000, 1000, SEVERAL_BLOCKS)
+    before = noise.copy()
+    encoded = ours.encode(np.zeros(SEVERAL_BLOCKS), 1.0, SESSION, "c", os.urandom, noise)
+    values = ours.decode(encoded.vector, [Upload(SESSION, "c", encoded.seed)])
+    assert (values * ours.parameters.levels == noise).all()
+    assert (noise == before).all()
+
+
+@pytest.mark.parametrize("shape", [(9,), (11,), (0,), (1,), (DEGREE,)])
+def test_noise_of_another_length_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UpdateRejected, match="noise of shape"):
+        coder(10).encode(np.zeros(10), 1.0, SESSION, "c", os.urandom, np.zeros(shape, np.int64))
+
+
+def test_of_what_is_beyond_the_room_for_noise_nothing_decrypts() -> None:
+    """Whole numbers that no honest sum can be: a sum that wraps would pass for another."""
+    ours = coder(10)
+    noise = np.zeros(10, np.int64)
+    noise[3] = ours.parameters.largest + 1
+    encoded = ours.encode(np.zeros(10), 1.0, SESSION, "c", os.urandom, noise)
+    failure(ours, encoded.vector, [Upload(SESSION, "c", encoded.seed)])

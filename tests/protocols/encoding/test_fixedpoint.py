@@ -249,3 +249,45 @@ def test_more_coordinates_or_clients_leave_less_room_for_noise() -> None:
     for dimension, clients in ((10**15, 10), (10, 100)):
         with pytest.raises(ConfigurationError, match="with noise of deviation"):
             FixedPoint(dimension, 1.0, clients, 16, 11.0)
+
+
+# ---- noise in the ring
+
+
+@given(
+    st.sampled_from([16, 24, 32]),
+    st.lists(st.tuples(st.floats(-2, 2), st.integers(-(2**40), 2**40)), min_size=1, max_size=30),
+    st.floats(2**-10, 1),
+)
+def test_noise_is_added_to_the_level_in_the_ring_and_changes_nothing_else(
+    bits: int, coordinates: list[tuple[float, int]], weight: float
+) -> None:
+    coder = FixedPoint(len(coordinates), 1.0, 3, bits)
+    update, noise = np.array([value for value, _ in coordinates]), np.array([level for _, level in coordinates])
+    before = noise.copy()
+
+    def same(count: int) -> bytes:
+        return b"\x5a" * count
+
+    without = coder.encode(update, weight, SESSION, "c", same).vector.astype(np.int64)
+    found = coder.encode(update, weight, SESSION, "c", same, noise).vector.astype(np.int64)
+    assert (found == (without + noise) % coder.layout.ring.modulus).all()
+    assert (noise == before).all()
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_a_sum_holds_all_noise_though_it_is_beyond_the_bound_and_spans_several_blocks(bits: int) -> None:
+    n, generator = (1 << 14) * 2 + 5, np.random.default_rng(bits)
+    coder = FixedPoint(n, 1.0, 3, bits, 3.0)
+    noises = [generator.integers(-3, 3, n) * int(coder.scale) for _ in range(3)]
+    total = RunningSum(coder.layout.ring, n)
+    for noise in noises:
+        total.add(coder.encode(np.full(n, 0.5), 1.0, SESSION, "c", os.urandom, noise).vector)
+    np.testing.assert_array_equal(coder.decode(total.finish(), ()), 1.5 + sum(noises) / coder.scale)
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (0,), (1,), (3, 1)])
+def test_noise_of_another_length_is_refused(shape: tuple[int, ...]) -> None:
+    """One value for all coordinates would be no noise on their differences."""
+    with pytest.raises(UpdateRejected, match="noise of shape"):
+        FixedPoint(3, 1.0, 3).encode(np.zeros(3), 1.0, SESSION, "c", os.urandom, np.zeros(shape, np.int64))

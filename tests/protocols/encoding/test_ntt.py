@@ -9,7 +9,8 @@ import tenseal.sealapi as seal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.encoding.ckks import _context, _scratch, _words
+from protocols.encoding.ckks import _context
+from protocols.encoding.sealfile import scratch, words
 from protocols.encoding.ntt import _BATCH, Integers, Transform, _Factors, transform
 from protocols.encoding.rlwe import DEGREE, LARGEST_NOISE, PRIMES, multiply
 from protocols.errors import ConfigurationError
@@ -227,8 +228,8 @@ def test_reducing_is_right_to_64_times_the_prime(prime: int) -> None:
 def test_a_secret_key_of_seals_has_ternary_coefficients(prime: int) -> None:
     """With another root or order of values they would look uniform: all ternary with chance (3/p)**4096."""
     key = seal.KeyGenerator(_context(prime)).secret_key()
-    with _scratch() as file:
-        values = _words(key.data().dyn_array(), DEGREE, file)
+    with scratch() as file:
+        values = words(key.data().dyn_array(), DEGREE, file)
     coefficients = full(prime).inverse(values)
     assert set(coefficients.tolist()) == {-1, 0, 1}
     assert (full(prime).forward(coefficients) == values).all()
@@ -240,10 +241,10 @@ def test_an_encryption_of_zero_by_seal_has_its_small_noise(prime: int) -> None:
     context = _context(prime)
     key, ciphertext = seal.KeyGenerator(context).secret_key(), seal.Ciphertext()
     seal.Encryptor(context, key).encrypt_zero_symmetric(ciphertext)
-    with _scratch() as file:
-        secret = _words(key.data().dyn_array(), DEGREE, file)
-        words = _words(ciphertext.dyn_array(), 2 * DEGREE, file)
-    values = (words[:DEGREE] + multiply(words[DEGREE:], secret, prime)) % np.uint64(prime)
+    with scratch() as file:
+        secret = words(key.data().dyn_array(), DEGREE, file)
+        found = words(ciphertext.dyn_array(), 2 * DEGREE, file)
+    values = (found[:DEGREE] + multiply(found[DEGREE:], secret, prime)) % np.uint64(prime)
     noise = full(prime).inverse(values)
     assert 0 < np.abs(noise).max() <= LARGEST_NOISE
 

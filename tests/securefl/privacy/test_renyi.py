@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from securefl.privacy import renyi
-from securefl.privacy.mechanism import SampledGaussian, SkellamSum
+from securefl.privacy.mechanism import Cost, SampledGaussian, SkellamSum
 from securefl.privacy.renyi import ORDERS, converted, gaussian_curve, skellam_curve
 
 
@@ -147,11 +147,10 @@ def test_a_divergence_smaller_than_delta_squared_is_epsilon_zero() -> None:
 
 
 def test_costs_add_up_whatever_their_order() -> None:
-    costs = [SampledGaussian(1.0, 0.05, 20), SkellamSum(100, 10, 900, 3), SampledGaussian(8.0, 1.0, 2)]
+    costs: list[Cost] = [SampledGaussian(1.0, 0.05, 20), SkellamSum(100, 10, 900, 3), SampledGaussian(8.0, 1.0, 2)]
     together = renyi.epsilon(costs, 1e-5)
     assert together == pytest.approx(renyi.epsilon([costs[2], *costs[:2]], 1e-5), rel=1e-12)
-    split = (
-        [SampledGaussian(1.0, 0.05, 1)] * 20 + [SkellamSum(100, 10, 900, 1)] * 3 + [SampledGaussian(8.0, 1.0, 1)] * 2
-    )
+    ones: list[Cost] = [SampledGaussian(1.0, 0.05, 1), SkellamSum(100, 10, 900, 1), SampledGaussian(8.0, 1.0, 1)]
+    split = [one for one, count in zip(ones, (20, 3, 2), strict=True) for _ in range(count)]
     assert together == pytest.approx(renyi.epsilon(split, 1e-5), rel=1e-12)
     assert renyi.epsilon([], 1e-5) == 0.0

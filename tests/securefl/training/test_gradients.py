@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -37,34 +38,36 @@ def in_full(gradients: Products | Entries) -> Stack:
     return Stack(rows)
 
 
-def clipped(gradients: list[Gradients], clip: float) -> torch.Tensor:
+def clipped(gradients: Sequence[Gradients], clip: float) -> torch.Tensor:
     total = torch.zeros(sum(one.size for one in gradients), dtype=torch.float64)
     add_clipped(gradients, clip, total)
     return total
 
 
-FORMS = [products, entries]
+Form = Callable[..., Products | Entries]
+FORMS: list[Form] = [products, entries]
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
-def test_a_form_has_the_norms_and_the_sum_of_the_gradients_in_full(form: type, scale: float) -> None:
+def test_a_form_has_the_norms_and_the_sum_of_the_gradients_in_full(form: Form, scale: float) -> None:
     small = form(1, scale)
     full = in_full(small)
     weights = torch.linspace(0, 1, RECORDS, dtype=torch.float64)
     assert (small.records, small.size) == (full.records, full.size)
     torch.testing.assert_close(small.squares(), full.squares(), rtol=1e-5, atol=1e-30)
     sums = torch.ones(2, small.size, dtype=torch.float64)
-    for one, total in zip((small, full), sums, strict=True):
+    pair: tuple[Gradients, Gradients] = (small, full)
+    for one, total in zip(pair, sums, strict=True):
         one.add_weighted(weights, total)
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-6, atol=1e-6 * scale**2)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
-def test_a_record_that_is_not_finite_adds_nothing_and_the_others_stay(form: type, poison: float) -> None:
+def test_a_record_that_is_not_finite_adds_nothing_and_the_others_stay(form: Form, poison: float) -> None:
     poisoned, clean = form(2), form(2)
-    (poisoned.left if form is products else poisoned.rows)[-1, 0] = poison
+    (poisoned.left if isinstance(poisoned, Products) else poisoned.rows)[-1, 0] = poison
     expected = clipped([clean.silenced(torch.arange(RECORDS) == RECORDS - 1)], 0.5)
     for one in (poisoned, in_full(poisoned)):
         torch.testing.assert_close(clipped([one], 0.5), expected, rtol=1e-5, atol=1e-7)
@@ -86,7 +89,7 @@ def test_one_parameter_that_is_not_finite_silences_the_record_in_all() -> None:
 @given(st.integers(0, 2**32), st.sampled_from([1e-30, 1e-9, 1.0, 1e15]), st.sampled_from([1e-9, 1.0, 1e9]))
 def test_a_record_adds_at_most_the_clip(seed: int, scale: float, clip: float) -> None:
     drawn = generator(seed)
-    one = [Stack(torch.randn(1, size, generator=drawn) * scale) for size in (3, 128, 1000)]
+    one: list[Gradients] = [Stack(torch.randn(1, size, generator=drawn) * scale) for size in (3, 128, 1000)]
     one.append(Products(torch.randn(1, 4, generator=drawn) * scale, torch.randn(1, 9, generator=drawn)))
     length = float(clipped(one, clip).norm())
     assert 0 < length <= clip * (1 + 2**-17)

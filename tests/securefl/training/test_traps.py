@@ -80,13 +80,13 @@ def quietly() -> Iterator[None]:
 
 
 def test_a_new_privacy_engine_every_round_forgets_the_rounds_before_it() -> None:
-    """Three rounds cost what three rounds cost, in one process or in three: here they are counted from the charges."""
+    """Two rounds cost what two rounds cost, with one engine or with two: here they are counted from the charges."""
     with quietly():
-        reported = [ByOpacus(PrivacyEngine(accountant="rdp"), True).one_round()[0] for _ in range(3)]
-    assert reported[0] == reported[1] == reported[2]
-    one, three = (epsilon([ROUND] * rounds, DELTA) for rounds in (1, 3))
-    assert three > 1.3 * one
-    assert three == epsilon([DPSGD(1.0, 0.05, 60)], DELTA)
+        reported = [ByOpacus(PrivacyEngine(accountant="rdp"), True).one_round()[0] for _ in range(2)]
+    assert reported[0] == reported[1]
+    one, two = (epsilon([ROUND] * rounds, DELTA) for rounds in (1, 2))
+    assert two > 1.1 * one
+    assert two == epsilon([DPSGD(1.0, 0.05, 40)], DELTA)
 
 
 def test_opacus_without_poisson_sampling_reports_the_epsilon_of_poisson_sampling() -> None:

@@ -1,0 +1,120 @@
+"""The server's own record of a run (job, history, summary), which nobody signs, against the plan and the statements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec.structs import replace
+
+from securefl.errors import BadInput
+from securefl.job import Job
+from securefl.plan import Plan
+from securefl.privacy.mechanism import Budget
+from securefl.report.facts import Facts
+from securefl.report.statement import Absent, Statement
+from securefl.run_folder import HISTORY, JOB, PLAN, SUMMARY
+
+_ROUNDING: Final = 1e-6
+
+
+def mismatches(facts: Facts) -> Iterator[str]:
+    """A line for each thing that the server's record and what was signed do not both say."""
+    yield from _history(facts)
+    try:
+        yield from _job(facts)
+    except BadInput as error:
+        yield f"{JOB}: {error}"
+    yield from _summary(facts)
+
+
+def _history(facts: Facts) -> Iterator[str]:
+    """Rounds that the protocol cannot have completed; or, in a finished run, that are missing.
+
+    Else a history without contributors would need no signature under the report.
+    """
+    plan, rounds = facts.plan, facts.history
+    for place, record in enumerate(rounds, start=1):
+        if record.round != place:
+            yield f"{HISTORY}: round {record.round} stands where round {place} should"
+        if len(set(record.contributors).intersection(plan.clients)) < max(plan.minimum, len(record.contributors)):
+            yield f"{HISTORY}: round {record.round} has not {plan.minimum} or more contributors, all of the plan"
+    if facts.summary is None:
+        return
+    if len(rounds) != facts.job.rounds:
+        yield f"{HISTORY}: {len(rounds)} rounds of {facts.job.rounds}, and a summary as of a finished run"
+    for said in _statements(facts):
+        if missing := sorted({charge.round for charge in said.charges if not 0 < charge.round <= len(rounds)}):
+            yield f"{HISTORY}: {said.client} charged round {missing[0]}, which is not in it"
+
+
+def _job(facts: Facts) -> Iterator[str]:
+    planned = _planned(facts.job, facts.plan)
+    for name in Plan.__struct_fields__:
+        if getattr(planned, name) != getattr(facts.plan, name):
+            yield f"{JOB}: gives another {name} than {PLAN}"
+    budget: Budget | Absent = facts.job.budget or "none"
+    for said in _statements(facts):
+        if said.budget != budget:
+            yield f"{JOB}: the budget is {_words(budget)}, and {said.client} states {_words(said.budget)}"
+
+
+def _planned(job: Job, plan: Plan) -> Plan:
+    """The plan with all that the job decides put in anew; what else is in it, the model decides."""
+    shield, terms, clients = job.shield, job.terms, tuple(sorted(job.clients))
+    return replace(
+        plan,
+        job=job.name,
+        protection=shield.kind,
+        clients=clients,
+        weights=tuple(job.weights.get(name, 1.0) for name in clients),
+        bound=1.0 if terms.client_level else shield.bound,
+        minimum=shield.minimum_of(len(clients)),
+        threshold=shield.threshold,
+        mechanism=job.mechanism,
+        optimizer=job.optimizer,
+        model_seed=job.model.seed,
+        colluders=shield.colluders,
+        corrupt=shield.corrupt,
+        dropout=shield.dropout,
+        key_rounds=shield.key_rounds_of(len(clients)),
+        privacy=terms,
+    )
+
+
+def _words(budget: Budget | Absent) -> str:
+    return f"epsilon {budget.epsilon:g} at delta {budget.delta:g}" if isinstance(budget, Budget) else budget
+
+
+def _summary(facts: Facts) -> Iterator[str]:
+    """Every figure that follows from the history, and epsilons below what clients state.
+
+    Above it they may be: the summary counts what was charged for other runs meanwhile.
+    """
+    said, rounds, budget = facts.summary, facts.history, facts.job.budget
+    if said is None:
+        return
+    each = len(facts.plan.clients) * max(len(rounds), 1)
+    found = replace(
+        said,
+        rounds=len(rounds),
+        protection=facts.plan.protection,
+        dropouts_recovered=sum(len(record.recovered) for record in rounds),
+        upload_bytes=sum(sum(record.upload_bytes.values()) for record in rounds) // each,
+        download_bytes=sum(sum(record.download_bytes.values()) for record in rounds) // each,
+        seconds=sum(record.seconds for record in rounds),
+        budget_epsilon=budget.epsilon if budget else None,
+        delta=budget.delta if budget else None,
+        epsilon=max(said.epsilon_by_client.values(), default=None),
+    )
+    for name in said.__struct_fields__:
+        if getattr(said, name) != getattr(found, name):
+            yield f"{SUMMARY}: {name} is {getattr(said, name)} and comes to {getattr(found, name)}"
+    for one in _statements(facts):
+        least = one.epsilon_after if isinstance(one.epsilon_after, float) else 0.0
+        if said.epsilon_by_client.get(one.client, 0.0) < least * (1 - _ROUNDING):
+            yield f"{SUMMARY}: the epsilon of {one.client} is below the {least:.6g} that it states"
+
+
+def _statements(facts: Facts) -> Iterator[Statement]:
+    return (signed.statement for signed in facts.statements)
