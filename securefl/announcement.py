@@ -50,8 +50,10 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
                 f"a model of {len(self.model)} bytes, {4 * global_state.length(self.plan)} were announced"
             )
         vector = np.frombuffer(self.model, "<f4")
-        if not np.isfinite(vector).all():
-            raise MalformedMessage("the announced model has NaN or infinity")
+        try:
+            global_state.check(self.plan, vector)
+        except BadInput as error:
+            raise MalformedMessage(str(error)) from error
         return vector
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from securefl import global_state
 from securefl.data import Dataset
-from securefl.errors import BadInput, TrainingFailed
+from securefl.errors import BadInput
 from securefl.plan import HeldOut, Plan
 from securefl.privacy.clientlevel import clipped, noise_share
 from securefl.privacy.noise import Random, grid, noised
@@ -71,10 +71,10 @@ class Material:
 
         try:
             return training.train(module, self.data, plan.mechanism, plan.optimizer, random, device=self.device)
-        except TrainingFailed:
+        except Exception:
             if plan.privacy.client_level is None:
                 raise
-            # Staying away would tell that training failed: no noise covers that.
+            # Whatever the model's code did: staying away would tell that it failed, which no noise covers.
             return np.zeros(plan.dimension, np.float32)
 
     def _measured(self, module: nn.Module, held_out: HeldOut, random: Random) -> list[float]:

@@ -14,6 +14,7 @@ from securefl.data import Dataset
 from securefl.errors import BadInput
 from securefl.pilots import Recipe
 from securefl.privacy.mechanism import SGD
+from securefl.training.batches import Batch, padded
 
 _ROWS_AT_ONCE = 4096
 
@@ -32,7 +33,8 @@ def accuracy(module: nn.Module, data: Dataset) -> float:
 
 def sums(module: nn.Module, data: Dataset, loss_bound: float) -> NDArray[np.float64]:
     """How many records are predicted right, and the sum of their cross-entropies, each cut off at ``loss_bound`` and
-    divided by it; shape (2,). What one record adds is between 0 and 1 in each. What is not finite counts as the bound.
+    divided by it; shape (2,). What one record adds is between 0 and 1 in each: nothing and 1 where its loss is not
+    finite, or the model's code fails on it, since failing as a whole would tell that there is such a record.
     """
     found = np.zeros(2)
     was_training = module.training
@@ -40,12 +42,8 @@ def sums(module: nn.Module, data: Dataset, loss_bound: float) -> NDArray[np.floa
     try:
         with torch.no_grad():
             for start in range(0, len(data), _ROWS_AT_ONCE):
-                outputs, labels = _outputs(module, data, start)
-                losses = nn.functional.cross_entropy(outputs, labels, reduction="none").nan_to_num(nan=loss_bound)
-                found += (
-                    float((outputs.argmax(dim=1) == labels).sum()),
-                    float(losses.clamp(0, loss_bound).double().sum()) / loss_bound,
-                )
+                rows = slice(start, start + _ROWS_AT_ONCE)
+                found += _added(module, data.features[rows], data.labels[rows], loss_bound)
     finally:
         module.train(was_training)
     return found
@@ -81,6 +79,24 @@ def centralised_accuracy(
         update = training.train(module, pooled, mechanism, recipe.optimizer)
         vector.load(module, vector.flatten(module) + update)
     return accuracy(module, test)
+
+
+def _added(
+    module: nn.Module, features: NDArray[np.float32], labels: NDArray[np.int64], loss_bound: float
+) -> NDArray[np.float64]:
+    """What these records add to ``sums``; one by one where the model's code fails on all of them together."""
+    try:
+        filled = padded(Batch(torch.from_numpy(features), torch.from_numpy(labels)), _ROWS_AT_ONCE)
+        outputs, expected = module(filled.features)[: len(labels)], torch.from_numpy(labels)
+        losses = nn.functional.cross_entropy(outputs, expected, reduction="none").double()
+        right = (outputs.argmax(dim=1) == expected) & losses.isfinite()
+        return np.array([float(right.sum()), float((losses / loss_bound).nan_to_num(nan=1.0).clamp(0, 1).sum())])
+    except Exception:
+        if len(labels) == 1:
+            return np.array([0.0, 1.0])
+    parts = [_added(module, features[i : i + 1], labels[i : i + 1], loss_bound) for i in range(len(labels))]
+    found: NDArray[np.float64] = np.sum(parts, axis=0)
+    return found
 
 
 def _right(module: nn.Module, data: Dataset, start: int) -> int:

@@ -12,11 +12,15 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from securefl.errors import BadInput
 from securefl.plan import Plan
 
 CLIP: Final = "clip"
 ACCURACY: Final = "accuracy"
 LOSS: Final = "loss"
+FARTHEST: Final = 2.0**20
+"""How far an adaptive clip may wander from where it began, either way."""
+
 _UNKNOWN: Final = -1.0  # of a metric before the first round; none is negative
 
 
@@ -43,6 +47,20 @@ def first(plan: Plan, parameters: NDArray[np.float32]) -> NDArray[np.float32]:
     starting = {CLIP: plan.privacy.client_level.clip if plan.privacy.client_level else _UNKNOWN}
     behind = [starting.get(name, _UNKNOWN) for name in extras(plan)]
     return np.concatenate([parameters, np.array(behind, np.float32)])
+
+
+def check(plan: Plan, vector: NDArray[np.float32]) -> None:
+    """Raises ``BadInput`` for a vector that no round of this plan leads to: a server may announce anything.
+
+    Of a clip far from where it began an update would lose its scale, or its finiteness.
+    """
+    if vector.shape != (length(plan),) or not np.isfinite(vector).all():
+        raise BadInput(f"a model of shape {vector.shape}, or one that is not finite, where {length(plan)} were planned")
+    start = plan.privacy.client_level.clip if plan.privacy.client_level else 1.0
+    if plan.privacy.client_level is not None and not start / FARTHEST <= clip(plan, vector) * (1 + 1e-6):
+        raise BadInput("the announced clip is smaller than any that this plan leads to")
+    if plan.privacy.client_level is not None and not clip(plan, vector) <= start * FARTHEST * (1 + 1e-6):
+        raise BadInput("the announced clip is larger than any that this plan leads to")
 
 
 def parameters(plan: Plan, vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,6 +15,9 @@ from msgspec import Meta, Struct
 from securefl.errors import BadInput
 from securefl.privacy.mechanism import Positive, Training, Unit
 
+SMALLEST = 2.0**-30
+"""What is clipped or cut off is so within this and its inverse, far from where float32 ends."""
+
 Protection = Literal["plain", "secagg", "ckks-unmasked", "ckks"]
 
 
@@ -64,7 +67,7 @@ class ClientLevel(Struct, frozen=True, forbid_unknown_fields=True):
     adaptive: AdaptiveClip | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.noise_multiplier < math.inf and 0 < self.clip < math.inf):
+        if not (0 < self.noise_multiplier < math.inf and SMALLEST <= self.clip <= 1 / SMALLEST):
             raise BadInput(f"noise multiplier {self.noise_multiplier} and clip {self.clip}: finite, above 0")
         _as_floats(self, "noise_multiplier", "clip")
 
@@ -81,7 +84,7 @@ class HeldOut(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         noise = self.noise_multiplier
-        if not (noise is None or 0 < noise < math.inf) or not 0 < self.loss_bound < math.inf:
+        if not (noise is None or 0 < noise < math.inf) or not SMALLEST <= self.loss_bound <= 1 / SMALLEST:
             raise BadInput(f"noise multiplier {noise} and loss bound {self.loss_bound}: finite, above 0")
         _as_floats(self, "loss_bound", *(() if noise is None else ("noise_multiplier",)))
 

@@ -108,6 +108,7 @@ def check_model(plan: Plan, material: Material) -> None:
     module = vector.build(material.model, plan.model_seed)
     training.check(module)
     training.check_labels(module, material.data)
+    training.check_apart(module, material.data)
     if plan.privacy.held_out is not None:
         if material.held_out is None:
             raise Refused("the plan measures on held-out records and this client has none: give it some")

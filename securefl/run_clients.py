@@ -54,7 +54,7 @@ def load(job: Job) -> Material:
 
 
 def clients(job: Job, folder: Path, material: Material) -> list[Client]:
-    """All clients of the job. Raises ``LedgerError`` for a ledger that is another's, or a second one of these records."""
+    """All clients of the job. Raises ``LedgerError`` for a ledger that is another's, or a second of these records."""
     return [_client(job, folder, material, name) for name in material.federation.clients]
 
 

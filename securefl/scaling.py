@@ -7,7 +7,6 @@ have noise, and their cost is in the ledger that training is charged to. Public 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,7 +19,7 @@ from securefl.errors import BadInput
 from securefl.privacy.fingerprint import fingerprint
 from securefl.privacy.ledger import Ledger
 from securefl.privacy.mechanism import NoisedSum
-from securefl.privacy.noise import Random, grid, noised
+from securefl.privacy.noise import grid, noised
 
 # Below this part of the cut-off a deviation is taken for noise, and not divided by.
 _LEAST_DEVIATION: Final = 1e-3
@@ -63,7 +62,6 @@ def measure(
     ledger: Ledger,
     key: bytes,
     name: str = "scaling",
-    random: Random = os.urandom,
 ) -> Moments:
     """A client's moments, after charging ``ledger``; ``key`` makes its fingerprints (``privacy.fingerprint_key``).
 
@@ -82,7 +80,7 @@ def measure(
     ledger.charge(name, 1, 1, (release,), fingerprint(key, data.features, data.labels), simulated=False)
     cut = np.clip(data.features.astype(np.float64) / np.array(bounds), -1, 1)
     sums = np.concatenate([cut.sum(axis=0), np.square(cut).sum(axis=0)])
-    found = noised(sums, release.noise_multiplier * release.bound, grid(longest, 2 * columns), random)
+    found = noised(sums, release.noise_multiplier * release.bound, grid(longest, 2 * columns))
     means, squares = np.split(found / data.declared_size, 2)
     return Moments(data.declared_size, tuple(means.tolist()), tuple(squares.tolist()))
 

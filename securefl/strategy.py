@@ -13,8 +13,6 @@ from securefl.plan import AdaptiveClip, Plan
 
 # Squarings with which exp is approached: below the rate's own arbitrariness, and the same bits everywhere.
 _SQUARINGS: Final = 20
-# How far an adaptive clip may wander from where it began, either way.
-_FARTHEST: Final = 2.0**20
 
 
 def federated_average(
@@ -65,4 +63,4 @@ def _adapted(adaptive: AdaptiveClip, start: float, clip: float, mean: float) -> 
     step = 1.0 - adaptive.rate * (fraction - adaptive.quantile) / 2.0**_SQUARINGS
     for _ in range(_SQUARINGS):
         step *= step
-    return min(max(clip * step, start / _FARTHEST), start * _FARTHEST)
+    return min(max(clip * step, start / global_state.FARTHEST), start * global_state.FARTHEST)

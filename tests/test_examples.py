@@ -56,7 +56,7 @@ def test_your_own_data_and_model_run_as_the_readme_says(own_data: Path, capsys: 
     assert summary["accuracy"] > 0.8  # five runs gave .86 to .89; the larger class alone gives .62
     assert summary["epsilon"] == pytest.approx(3.50, abs=0.01)
     assert summary["server_view"]["updates_readable"] == 0
-    assert any("clinics:load scales the features" in hazard for hazard in summary["hazards"])
+    assert any("clinics:load scales the features" in hazard["text"] for hazard in summary["hazards"])
     assert (own_data / "first" / "report.html").is_file()
 
 
@@ -65,7 +65,8 @@ def test_the_clinics_remember_what_an_earlier_run_spent(own_data: Path, capsys: 
     (own_data / "job.toml").write_text(text, encoding="utf-8")
     run(["run", "job.toml", "--out", "first"], capsys)
     failure = run(["run", "job.toml", "--out", "second"], capsys, code=3)
-    assert "budget refused" in failure["message"]
+    assert "budget refused: spent epsilon 3.50" in failure["message"] and "still fit: " in failure["message"]
+    assert not (own_data / "second").exists()  # not one of its rounds began
 
 
 def test_a_loader_that_is_misspelt_is_named(own_data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ from protocols.graph import two_thirds
 from securefl.engines.local import Silence
 from securefl.errors import BadInput, BadJob
 from securefl.job import checks, file
-from securefl.job.completion import completed, known_pilot
+from securefl.job.completion import completed
+from securefl.job.completion import known_pilot as known_pilot
 from securefl.job.completion import slug as slug
 from securefl.job.file import Table, remedy
 from securefl.job.sections import About, Data, Metrics, Model, Privacy, Shield, Simulation, Training

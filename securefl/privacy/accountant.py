@@ -34,8 +34,11 @@ _FINE_UP_TO = 100.0
 # less noise than LEAST_NOISE in a step, or a Renyi bound above this: many times what the PLD says, where that is 700.
 _MOST_EPSILON = 700.0
 _HOPELESS = 1e5
-# A composed PLD is known up to 1e-15 of probability and the rounding of its Fourier transform.
 _LEAST_DELTA = 1e-12
+# A composed PLD is wrong by the rounding of its Fourier transform, 1e-17 of probability a step where we measured; this
+# much is taken off delta. Where that is more than a tenth of it, or steps so many that the grid tells, RDP decides.
+_ROUNDING_PER_STEP = 2.0**-53
+_MOST_STEPS = 200_000
 # How far two Renyi accountants may differ: relative, and for each step what rounding leaves of tiny divergences.
 _SAME = 1e-6
 _SAME_PER_STEP = 1e-14
@@ -57,9 +60,13 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float, unit: Unit = "record"
     return _epsilon(_charged(mechanisms, unit), delta)
 
 
-def decides(mechanisms: Iterable[Mechanism], unit: Unit = "record") -> Literal["PLD", "RDP"]:
-    """Which accountant's figure ``epsilon`` returns for these ``mechanisms``."""
-    return "RDP" if _skellams(_charged(mechanisms, unit)) else "PLD"
+def decides(mechanisms: Iterable[Mechanism], delta: float, unit: Unit = "record") -> Literal["PLD", "RDP"]:
+    """Which accountant's figure ``epsilon`` returns for these ``mechanisms``.
+
+    RDP's with Skellam sums, and after so many sampled steps that their PLD is not known well enough for ``delta``.
+    """
+    total = _charged(mechanisms, unit)
+    return "PLD" if not _skellams(total) and _known(total, delta) else "RDP"
 
 
 def version() -> str:
@@ -231,17 +238,32 @@ def _loss_epsilon(total: _Total, delta: float, grid: float, ceiling: float) -> f
     parts = _unsampled_together(_gaussians(total))
     if not parts:
         return 0.0
+    if not _known(total, delta):
+        return ceiling
     loss, *others = (_composed(one.noise_multiplier, one.sampling_rate, one.count, grid) for one in parts)
     for other in others:
         loss = loss.compose(other)
     with np.errstate(over="ignore"):
-        result = float(loss.get_epsilon_for_delta(delta))
+        result = float(loss.get_epsilon_for_delta(delta - _lost(total)))
     if math.inf > result > ceiling + _slack(sum(one.count for one in parts), delta, grid):
         raise AccountingMismatch(
             f"the PLD accountant says epsilon {result:.6g} and the Renyi accountant at most {ceiling:.6g}, "
             f"which cannot both hold: release nothing, and check the installed dp_accounting"
         )
     return result
+
+
+def _lost(total: _Total) -> float:
+    """What of delta may be lost to rounding."""
+    return _ROUNDING_PER_STEP * _sampled_steps(total)
+
+
+def _known(total: _Total, delta: float) -> bool:
+    return _lost(total) <= delta / 10 and _sampled_steps(total) <= _MOST_STEPS
+
+
+def _sampled_steps(total: _Total) -> int:
+    return sum(one.count for one in _gaussians(total) if one.sampling_rate < 1)
 
 
 def _unsampled_together(costs: list[SampledGaussian]) -> list[SampledGaussian]:

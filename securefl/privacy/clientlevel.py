@@ -28,7 +28,8 @@ def clipped(update: NDArray[np.float32], clip: float) -> tuple[NDArray[np.float6
     """
     wide = np.nan_to_num(update.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     norm = math.sqrt(float(np.dot(wide, wide)))
-    wide *= _MARGIN / max(norm, clip)
+    if norm > 0:  # zeros stay zeros, whatever the clip: an error here would tell that they are
+        wide *= _MARGIN / max(norm, clip)
     return wide, norm <= clip
 
 

@@ -173,7 +173,7 @@ def cost(mechanism: Mechanism, unit: Unit = "record") -> Cost:
         case DPSGD() | NoisedSum() if unit == "client":
             raise BadInput(
                 f"{type(mechanism).__name__} hides one record and the unit of this data set is a whole client: "
-                "use client-level noise, or a data set of another name with the unit 'record'"
+                "use client-level noise"
             )
         case DPSGD():
             return SampledGaussian(mechanism.noise_multiplier, mechanism.sampling_rate, mechanism.steps)

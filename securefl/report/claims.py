@@ -91,7 +91,7 @@ def _computed(audience: Audience, unit: Unit, releases: Sequence[Release], delta
         epsilon=figure(accountant.epsilon(releases, delta, unit)),
         delta=delta,
         cross_check=figure(accountant.cross_check(releases, delta, unit)),
-        accountant=accountant.decides(releases, unit),
+        accountant=accountant.decides(releases, delta, unit),
         why=f"{why} {_CONDITION}",
     )
 

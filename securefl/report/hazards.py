@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 from msgspec import Struct
 
 from securefl.plan import Plan
-from securefl.privacy.mechanism import SGD
+from securefl.privacy.mechanism import DPSGD, SGD
 from securefl.protection import KINDS
 
 Kind = Literal[
@@ -72,8 +72,8 @@ EFFECTS: Final[dict[Kind, tuple[Weight, str]]] = {
     ),
     "floating-point": (
         "assumed",
-        "The epsilons are those of noise with real values; the low-order bits of floating-point noise may tell more. "
-        "The status stands.",
+        "A server that chooses parameters which blow rounding up could see more than the epsilons say, where kernels "
+        "round a row by the others; batches are padded against it, without proof. The status stands.",
     ),
     "other": ("uncovered", "The epsilons do not cover it; the status stands."),
 }
@@ -106,6 +106,9 @@ def of_plan(plan: Plan, tested: bool) -> Iterator[Hazard]:
     kind, terms = KINDS[plan.protection], plan.privacy
     if isinstance(plan.mechanism, SGD) and terms.client_level is None:
         yield hazard("no-dp", "no differential privacy: nothing bounds what the model reveals about one record")
+    if isinstance(plan.mechanism, DPSGD):
+        alone = "a record's gradient is taken to depend on that record alone, although float32 rounds by batch size"
+        yield hazard("floating-point", alone)
     if terms.simulated:
         yield hazard("simulation", "the plan allows noise and samples from a seed")
     if terms.held_out is not None and terms.held_out.noise_multiplier is None:

@@ -27,7 +27,7 @@ from securefl.training import private
 from securefl.training.batches import device_of, loss, made_up, outputs, pieces, take
 from securefl.training.pace import Pace, choose
 
-__all__ = ["Pace", "check", "check_labels", "train"]
+__all__ = ["Pace", "check", "check_apart", "check_labels", "train"]
 
 
 def check(module: nn.Module) -> None:
@@ -54,17 +54,41 @@ def check(module: nn.Module) -> None:
                 f"layer {name or 'model'!r} ({type(layer).__name__}) rescales the rows that the records use, without "
                 "noise: leave max_norm out"
             )
+    for name, parameter in private.trainable(module):
+        if parameter.dtype != torch.float32:
+            raise UnsupportedModel(
+                f"parameter {name!r} is {parameter.dtype}: norms of such gradients are not exact enough to clip by; "
+                "use float32"
+            )
     if problems := private.problems(module):
         raise UnsupportedModel(f"the model cannot be trained record by record: {problems[0]}")
 
 
 def check_labels(module: nn.Module, data: Dataset) -> None:
-    """Raise ``BadInput`` for labels that the model has no output for, looking at all of them and at no batch."""
+    """Raise ``BadInput`` for labels that the model has no output for; its outputs are counted on a row of zeros."""
     local = copy.deepcopy(module).eval()
     with torch.no_grad():
-        classes = outputs(local, take(data, np.arange(1), device_of(local)).features).shape[1]
+        classes = outputs(local, made_up(data, 1, device_of(local)).features).shape[1]
     if not 0 <= int(data.labels.min()) <= int(data.labels.max()) < classes:
         raise BadInput(f"labels must be 0 to {classes - 1}, one for each of the model's outputs")
+
+
+def check_apart(module: nn.Module, data: Dataset) -> None:
+    """Raise ``UnsupportedModel`` where a row's output depends on the other rows: tried on rows of zeros and ones.
+
+    Finds most of what mixes records, by hand or by a layer such as ``Softmax(dim=0)``; not what does so for some only.
+    """
+    local = copy.deepcopy(module).eval().to("cpu")
+    alone = made_up(data, 3, device_of(local)).features
+    beside = alone.clone()
+    beside[1:] = 1
+    with torch.no_grad():
+        one, other = outputs(local, alone)[0], outputs(local, beside)[0]
+    if not torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise UnsupportedModel(
+            "what the model says of one record depends on the others in its batch: no clipping bounds one record's "
+            "influence then; compute each row from that row alone"
+        )
 
 
 def train(

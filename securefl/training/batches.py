@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import nn
 
 from securefl.data import Dataset
 from securefl.errors import UnsupportedModel
+
+LANES: Final = 16
+"""Rows that kernels are given at least, and in multiples of which."""
 
 
 class Batch(NamedTuple):
@@ -36,6 +39,25 @@ def pieces(rows: NDArray[np.int64], at_once: int) -> Iterator[NDArray[np.int64]]
     """``rows`` in order, at most ``at_once`` of them at a time; nothing if there are none."""
     for start in range(0, len(rows), at_once):
         yield rows[start : start + at_once]
+
+
+def padded(batch: Batch, at_once: int) -> Batch:
+    """The batch with rows of zeros behind it, up to a multiple of ``LANES`` or to ``at_once``, whichever is less.
+
+    Kernels may round a row's result by how many rows there are: so that one record less changes that more seldom.
+    """
+    count = len(batch.labels)
+    missing = min(-(-count // LANES) * LANES, max(at_once, count)) - count
+    if not missing:
+        return batch
+    features = batch.features.new_zeros((missing, *batch.features.shape[1:]))
+    return Batch(torch.cat([batch.features, features]), torch.cat([batch.labels, batch.labels.new_zeros(missing)]))
+
+
+def single(batch: Batch) -> Iterator[Batch]:
+    """Each record as a batch of its own."""
+    for row in range(len(batch.labels)):
+        yield Batch(batch.features[row : row + 1], batch.labels[row : row + 1])
 
 
 def loss(module: nn.Module, batch: Batch) -> torch.Tensor:

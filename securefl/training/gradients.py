@@ -54,8 +54,10 @@ class Gradients(Protocol):
         """Add the sum of the records' gradients, each times its weight, to the flat float64 ``total`` in place."""
 
 
-def add_clipped(gradients: Sequence[Gradients], clip: float, total: torch.Tensor) -> None:
+def add_clipped(gradients: Sequence[Gradients], clip: float, total: torch.Tensor, records: int | None = None) -> None:
     """Add the sum of the records' clipped gradients for all parameters, in order, to the flat float64 ``total``.
+
+    ``records``: only the first so many; the others are rows that fill a batch up.
 
     Guarantee: a record adds a vector of L2 norm at most ``clip * (1 + 2**-17)``, whatever the gradients and up to 2^30
     parameters; one with an entry that is not finite adds nothing, since no weight bounds NaN.
@@ -68,6 +70,8 @@ def add_clipped(gradients: Sequence[Gradients], clip: float, total: torch.Tensor
         squares = squares.masked_fill(silent, 0.0)
     # Where the norm is 0 the quotient is infinite, and the weight 1.
     weights = (clip / squares.sqrt()).clamp(max=1.0)
+    if records is not None:
+        weights[records:] = 0.0
     for one, part in zip(gradients, torch.split(total, [one.size for one in gradients]), strict=True):
         one.add_weighted(weights, part)
 

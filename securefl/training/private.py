@@ -4,7 +4,8 @@ Opacus's hooks bring each record's gradient. Clipping, noise and the step are ou
 from torch's generator, which is not cryptographic, and whoever knows that generator's seed removes the noise exactly.
 
 Known limit: a record's gradient is computed in float32 beside others, and its last bits may depend on how many they
-are. Parameters for which gradients are nothing but rounding errors make that large; nothing here covers it.
+are. Parameters for which gradients are nothing but rounding errors make that large. Batches are filled up to multiples
+of 16 rows, which ended it where we could produce it; nothing proves that it does so everywhere.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from securefl.data import Dataset
 from securefl.errors import UnsupportedModel
 from securefl.privacy.mechanism import DPSGD
 from securefl.privacy.noise import Random, grid, noised, poisson_sample
-from securefl.training.batches import Batch, device_of, loss, pieces, take
+from securefl.training.batches import LANES, Batch, device_of, loss, made_up, padded, pieces, single, take
 from securefl.training.gradients import Entries, Gradients, Products, Stack, add_clipped
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ Mode = Literal["hooks", "ghost"]
 """How gradients are held: all in full, or a linear layer's and an embedding's as what they are made of."""
 
 # Clipping aims this far below the bound, so that a record moves the noised sum by the bound at most. In clips: a
-# clipped gradient is too long by 2^-17 at most (``add_clipped``); a float64 sum of n of them errs by n^2 * 2^-53, so two
-# of 2^17 differ by 2^-18; the noise's grid moves two sums apart by 2^-16 at most. Together that is less than 2^-15.
+# clipped gradient is too long by 2^-17 at most (``add_clipped``); a float64 sum of n of them errs by n^2 * 2^-53, so
+# two of 2^17 differ by 2^-18; the noise's grid moves two sums apart by 2^-16 at most. Together: less than 2^-15.
 _CLIP_MARGIN = 1 - 2.0**-15
+
+_PROBE = 2  # rows: a layer that takes their number for another's size is then found
 
 _Sampled = dict[torch.Tensor, Gradients]
 
@@ -54,6 +57,8 @@ def descend(
     A sum is divided by the expected batch size, and noised whether its batch is empty or not.
     """
     recorded = Recorded(module, pace.mode)
+    # What is wrong with the model itself shows here; what a record makes it do later must not.
+    recorded.gradients(made_up(data, _PROBE, device_of(recorded)))
     for _ in range(mechanism.steps):
         step(recorded, data, mechanism, descent, random, pace)
 
@@ -63,19 +68,37 @@ def step(
 ) -> None:
     """One of them."""
     rows = poisson_sample(len(data), mechanism.sampling_rate, random)
-    batches = (take(data, piece, device_of(recorded)) for piece in pieces(rows, pace.at_once))
-    total = noised_sum(recorded, batches, mechanism, random)
+    at_once = max(pace.at_once - pace.at_once % LANES, min(pace.at_once, LANES))
+    batches = (take(data, piece, device_of(recorded)) for piece in pieces(rows, at_once))
+    total = noised_sum(recorded, batches, mechanism, random, at_once)
     set_gradients(recorded, total.div_(mechanism.sampling_rate * data.declared_size))
     descent.step()
 
 
-def noised_sum(recorded: Recorded, batches: Iterable[Batch], mechanism: DPSGD, random: Random) -> torch.Tensor:
+def noised_sum(
+    recorded: Recorded, batches: Iterable[Batch], mechanism: DPSGD, random: Random, at_once: int = LANES
+) -> torch.Tensor:
     """What one step releases: the sum of the records' clipped gradients, on a grid and noised; flat, float64, CPU."""
     total = torch.zeros(recorded.dimension, dtype=torch.float64, device=device_of(recorded))
     for batch in batches:
-        add_clipped(recorded.gradients(batch), mechanism.clip * _CLIP_MARGIN, total)
+        _add_batch(recorded, batch, mechanism.clip * _CLIP_MARGIN, total, at_once)
     deviation, whole = mechanism.noise_multiplier * mechanism.clip, grid(mechanism.clip, recorded.dimension)
     return torch.from_numpy(noised(total.cpu().numpy(), deviation, whole, random))
+
+
+def _add_batch(recorded: Recorded, batch: Batch, clip: float, total: torch.Tensor, at_once: int) -> None:
+    """One batch's part of the sum. A record on which the model's code fails adds nothing, as one that overflows does:
+    if training failed as a whole, that would tell that there is such a record.
+    """
+    try:
+        gradients = recorded.gradients(padded(batch, at_once))
+    except Exception:
+        recorded.forget()
+        if len(batch.labels) > 1:
+            for record in single(batch):
+                _add_batch(recorded, record, clip, total, at_once)
+        return
+    add_clipped(gradients, clip, total, len(batch.labels))
 
 
 def set_gradients(module: nn.Module, flat: torch.Tensor) -> None:
@@ -104,6 +127,18 @@ class Recorded(GradSampleModule):  # type: ignore[misc]
         self._sampled.clear()
         torch.autograd.backward(loss(self, batch), inputs=self._ends)
         return [self._take(name, parameter, len(batch.labels)) for name, parameter in trainable(self._module)]
+
+    def forget(self) -> None:
+        """Drop what a pass that failed left behind."""
+        for layer in self._module.modules():
+            if hasattr(layer, "activations"):
+                layer.activations = []
+        for _, parameter in trainable(self._module):
+            parameter._forward_counter = 0  # type: ignore[attr-defined]
+            parameter.grad_sample, parameter.grad = None, None  # type: ignore[attr-defined]
+            if hasattr(parameter, "_current_grad_sample"):
+                del parameter._current_grad_sample
+        self._sampled.clear()
 
     def _ends_at(self, layer: nn.Module) -> list[nn.Parameter]:
         """Parameters at which going back may end: enough for the hooks to be called at every layer.

@@ -7,7 +7,7 @@ and the whole report is assembled anew and compared.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from protocols.errors import Forged
-from securefl.errors import AccountingMismatch, BadInput, NotARun
+from securefl.errors import NotARun
 from securefl.report import JSON, contradictions, facts, page, words
 from securefl.report.assembly import assemble
 from securefl.report.canonical import canonical, read
@@ -74,12 +74,27 @@ def verified(folder: Path, ledgers: Path | None = None) -> Verdict:
         report = read(path.read_bytes(), Report, str(path))
     except OSError as error:
         raise NotARun(f"{folder} has no {JSON} that can be read ({error.strerror}): finish the run first") from error
-    found = facts.read(folder)
+    found = _facts(folder)
     case = _Case(folder, report, found, ledgers or found.job.ledger_folder(folder))
-    problems = [line for check in _CHECKS for line in check(case)]
-    unchecked = [*_absent(case), *rendered.unchecked(folder, case.page)]
+    problems = [line for check in _CHECKS for line in _lines(check, case)]
+    unchecked = [*_absent(case), *_lines(_undrawn, case)]
     keys = {signed.statement.client: signed.key for signed in report.statements}
     return Verdict(report.run.id, report.status.word, tuple(dict.fromkeys(problems)), tuple(unchecked), keys)
+
+
+def _facts(folder: Path) -> Facts:
+    try:
+        return facts.read(folder)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise NotARun(f"{folder} is damaged: {error}") from error
+
+
+def _lines(check: Callable[[_Case], Iterator[str]], case: _Case) -> Iterator[str]:
+    """What a check finds. Whatever can be written into a file can also make a formula fail: then it does not hold."""
+    try:
+        yield from check(case)
+    except Exception as error:
+        yield f"{check.__name__.strip('_')}: cannot be checked ({type(error).__name__}: {error})"
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
@@ -144,19 +159,12 @@ def _contributors(found: Facts) -> list[str]:
 
 
 def _contradictions(case: _Case) -> Iterator[str]:
-    try:
-        yield from contradictions.found(case.facts)
-    except AccountingMismatch as error:
-        yield f"accountants: {error}"
+    yield from contradictions.found(case.facts)
 
 
 def _reassembled(case: _Case) -> Iterator[str]:
     """Every field of the report against one that is made now, from the folder, with epsilons computed here."""
-    try:
-        again = assemble(case.facts, case.report.software, case.report.created)
-    except (AccountingMismatch, BadInput) as error:
-        yield f"report: cannot be assembled again: {error}"
-        return
+    again = assemble(case.facts, case.report.software, case.report.created)
     again = msgspec.structs.replace(again, signatures=case.report.signatures)
     yield from (f"report: {line}" for line in _differences(_tree(case.report), _tree(again), ""))
 
@@ -186,10 +194,7 @@ def _short(value: object) -> str:
 
 
 def _heads(case: _Case) -> Iterator[str]:
-    try:
-        yield from heads.mismatches(case.report)
-    except AccountingMismatch as error:
-        yield f"accountants: {error}"
+    yield from heads.mismatches(case.report)
 
 
 def _record(case: _Case) -> Iterator[str]:
@@ -198,6 +203,10 @@ def _record(case: _Case) -> Iterator[str]:
 
 def _page(case: _Case) -> Iterator[str]:
     yield from rendered.mismatches(case.folder, case.page)
+
+
+def _undrawn(case: _Case) -> Iterator[str]:
+    yield from rendered.unchecked(case.folder, case.page)
 
 
 def _absent(case: _Case) -> Iterator[str]:

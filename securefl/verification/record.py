@@ -7,10 +7,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from securefl.errors import BadInput
 from securefl.job import Job
 from securefl.plan import Plan
 from securefl.privacy.mechanism import Budget
+from securefl.report import hazards
 from securefl.report.facts import Facts
 from securefl.report.statement import Absent, Statement
 from securefl.run_folder import HISTORY, JOB, PLAN, SUMMARY
@@ -21,10 +21,7 @@ _ROUNDING: Final = 1e-6
 def mismatches(facts: Facts) -> Iterator[str]:
     """A line for each thing that the server's record and what was signed do not both say."""
     yield from _history(facts)
-    try:
-        yield from _job(facts)
-    except BadInput as error:
-        yield f"{JOB}: {error}"
+    yield from _job(facts)
     yield from _summary(facts)
 
 
@@ -106,10 +103,13 @@ def _summary(facts: Facts) -> Iterator[str]:
         budget_epsilon=budget.epsilon if budget else None,
         delta=budget.delta if budget else None,
         epsilon=max(said.epsilon_by_client.values(), default=None),
+        hazards=tuple(map(hazards.of, said.hazards)),
     )
     for name in said.__struct_fields__:
         if getattr(said, name) != getattr(found, name):
             yield f"{SUMMARY}: {name} is {getattr(said, name)} and comes to {getattr(found, name)}"
+    if set(said.epsilon_by_client) != set(facts.plan.clients if budget else ()):
+        yield f"{SUMMARY}: has epsilons of other clients than have a budget"
     for one in _statements(facts):
         least = one.epsilon_after if isinstance(one.epsilon_after, float) else 0.0
         if said.epsilon_by_client.get(one.client, 0.0) < least * (1 - _ROUNDING):

@@ -149,8 +149,9 @@ def test_the_figure_is_the_same_whenever_it_is_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("two_rounds")
 def test_cross_validation_predicts_every_training_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flamby, "STEPS", 1)
+    monkeypatch.setattr(flamby, "STEPS", 5)
     monkeypatch.setattr(flamby, "BATCHES", (2, 2, 2, 2))
     weak = Published(1.0, (0.1,) * 4, (0.5,))
     records = heart_dp.Records("made up", tuple(clients()), tuple(clients()))
-    assert heart_dp.cross_validate(weak, records, 1.0, draws=1) > 0.8
+    # Noise is a tenth of the clip, where a sum has twelve: over 12 runs it was 0.85 at least, and a guess is 0.5.
+    assert heart_dp.cross_validate(weak, records, 1.0, draws=1) > 0.75

@@ -193,7 +193,7 @@ def test_client_level_noise_is_charged_for_a_client_at_the_unit_of_the_ledger() 
     spent = []
     for unit in ("client", "record"):
         keep = Store()
-        owner = Owner("ada", "toy", unit)  # type: ignore[arg-type]
+        owner = Owner("ada", "toy", unit)
         found = account(Ledger(":memory:", load_identity(keep), owner, BUDGET), keep)
         found.charge(announced(level))
         spent.append(found.ledger.epsilon())

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -102,6 +103,22 @@ def test_training_that_fails_is_zeros_within_the_clip_and_only_with_client_level
     assert broken.update(chosen, start(chosen), os.urandom).tolist() == [0.0] * 22 + [0.5]
     chosen = of(PrivacyTerms(), SGD(1.0, 5))
     with pytest.raises(TrainingFailed):
+        broken.update(chosen, start(chosen), os.urandom)
+
+
+class Breaks(nn.Linear):
+    """The owner's own code fails, as it may for some records and not for others."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("patient 4711")
+
+
+def test_code_of_the_owner_that_fails_in_training_is_zeros_too() -> None:
+    broken = Material(records(0), lambda: Breaks(10, 2))
+    chosen = of(level(adaptive=ADAPTIVE))
+    assert broken.update(chosen, start(chosen), os.urandom).tolist() == [0.0] * 22 + [0.5]
+    chosen = of(PrivacyTerms())
+    with pytest.raises(RuntimeError, match="patient 4711"):
         broken.update(chosen, start(chosen), os.urandom)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.errors import MalformedMessage
 from securefl import global_state, protection
 from securefl.announcement import Announcement
 from securefl.errors import BadInput
@@ -92,8 +93,53 @@ def test_a_metric_of_zero_is_known() -> None:
     assert global_state.measured(chosen, np.zeros(4, np.float32)) == Measured(0.0, 0.0)
 
 
-@pytest.mark.parametrize("clip", [1e-46, 3.5e38, 1e300])
-def test_a_clip_that_is_no_float32_is_refused_with_the_plan(clip: float) -> None:
-    """It travels as one: it would be 0 or infinite from the first round on, and every client would refuse."""
+@pytest.mark.parametrize("clip", [1e-46, 1e-10, 1e10, 3.5e38, 1e300])
+@pytest.mark.parametrize("adaptive", [None, ADAPTIVE])
+def test_a_clip_that_float32_might_not_hold_in_all_rounds_is_refused_with_the_plan(
+    clip: float, adaptive: AdaptiveClip | None
+) -> None:
+    """It travels as one: it could be 0 or infinite, and every client would refuse."""
     with pytest.raises(BadInput):
-        ClientLevel(1.0, clip, ADAPTIVE)
+        ClientLevel(1.0, clip, adaptive)
+
+
+# ---- what a server may announce
+
+
+@EVERY
+def test_the_first_vector_and_any_finite_parameters_pass(terms: PrivacyTerms, names: tuple[str, ...]) -> None:
+    for parameters in (PARAMETERS, np.array([3e38, -3e38], np.float32)):
+        global_state.check(of(terms), global_state.first(of(terms), parameters))
+
+
+@EVERY
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_vector_of_another_length_or_that_is_not_finite_is_refused(
+    terms: PrivacyTerms, names: tuple[str, ...], bad: float
+) -> None:
+    sound = global_state.first(of(terms), PARAMETERS)
+    for wrong in (sound[:-1], np.append(sound, np.float32(0)), sound[:, None], sound[:0]):
+        with pytest.raises(BadInput):
+            global_state.check(of(terms), wrong)
+    for place in range(len(sound)):
+        wrong = sound.copy()
+        wrong[place] = bad
+        with pytest.raises(BadInput):
+            global_state.check(of(terms), wrong)
+
+
+@pytest.mark.parametrize("clip", [0.0, -0.0, -2.0, 2.0 * 2**-21, 2.0 * 2**21, 1e-45, 3e38])
+def test_a_clip_that_no_round_leads_to_is_refused(clip: float) -> None:
+    """A server chooses what it announces: at a clip of nothing, an update of zeros would be told from others."""
+    chosen = of(TERMS["an adaptive clip"][0])
+    vector = np.array([*PARAMETERS, clip], np.float32)
+    with pytest.raises(BadInput, match="than any that this plan leads to"):
+        global_state.check(chosen, vector)
+    text = vector.astype("<f4").tobytes()
+    with pytest.raises(MalformedMessage):
+        Announcement("run", 1, 1, chosen, text, b"").vector()
+
+
+@pytest.mark.parametrize("clip", [2.0 * 2**-20, 2.0, 2.0 * 2**20])
+def test_a_clip_that_a_round_can_lead_to_passes(clip: float) -> None:
+    global_state.check(of(TERMS["an adaptive clip"][0]), np.array([*PARAMETERS, clip], np.float32))

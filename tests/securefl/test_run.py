@@ -137,7 +137,7 @@ def allowing(epsilon: float, rounds: int) -> Job:
 
 
 def test_a_run_whose_rounds_do_not_all_fit_is_refused_before_the_first_and_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(BudgetExceeded, match="40 more rounds .* still fit: 15") as refusal:
+    with pytest.raises(BudgetExceeded, match=r"40 more rounds .* still fit: 15") as refusal:
         Run.create(demo(rounds=40), tmp_path / "run")
     assert refusal.value.spent == 0 and refusal.value.after > refusal.value.cap == 3.0
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""A ledger that is set back to an older copy is noticed: by the server, which leaves its owner out, and by its peers."""
+"""A ledger that is set back to an older copy is noticed: by the server, which leaves out its owner, and by peers."""
 
 from __future__ import annotations
 
@@ -206,6 +206,10 @@ class Federation:
         outcome = self.server.round(direct(list(self.owners.values())))
         return outcome.contributors, dict(outcome.dropped)
 
+    def rounds(self, count: int) -> None:
+        for _ in range(count):
+            assert self.round() == (NAMES, {})
+
     def doubts(self) -> dict[str, tuple[str, ...]]:
         """What each client states about the others' ledgers, signed."""
         signed = statements(RUN, self.roster, direct(list(self.owners.values())))
@@ -247,17 +251,35 @@ def test_who_sets_its_ledger_back_is_left_out_by_name(
     """Without the server's memory Bob spends the same budget again."""
     five = federation(cell)
     five.copy_ledger()
-    assert five.round() == (NAMES, {})
+    five.rounds(2)
     five.set_back()
     with monkeypatch.context() as weak:
         weak.setattr(Server, "_admit", lambda self, client, shown: None)
         assert five.round() == (NAMES, {})
-    assert len(five.owners["bob"].account.ledger.entries()) == 1 < len(five.owners["ada"].account.ledger.entries())
+    assert len(five.owners["bob"].account.ledger.entries()) == 1 < 3 == len(five.owners["ada"].account.ledger.entries())
     five.set_back()
     contributors, dropped = five.round()
     assert contributors == ("ada", "cyd", "dan", "eve")
     assert set(dropped) == {"bob"}
     assert "the ledger of bob" in dropped["bob"] and "rolled back: it had 1 charges and now has 0" in dropped["bob"]
+
+
+@pytest.mark.attack("a ledger set back by one charge after every round")
+@pytest.mark.parametrize("cell", ["plain", "secagg"])
+def test_who_sets_its_ledger_back_to_where_each_round_began_is_noticed(
+    cell: str, federation: Callable[[str], Federation]
+) -> None:
+    """A head is shown before its round is charged: who contributed must show a longer ledger in the next. Else one copy
+    serves for as many rounds as there are, and no two heads ever contradict each other."""
+    five = federation(cell)
+    five.copy_ledger()
+    five.rounds(1)
+    for _ in range(2):
+        five.set_back()
+        contributors, _ = five.round()
+        if "bob" not in contributors:
+            return
+    assert any("bob" in doubt for doubts in five.doubts().values() for doubt in doubts)
 
 
 @pytest.mark.parametrize("cell", ["secagg", "ckks"])
@@ -266,7 +288,7 @@ def test_peers_notice_a_ledger_that_was_set_back_whatever_the_server_does(
 ) -> None:
     five = federation(cell)
     five.copy_ledger()
-    five.round()
+    five.rounds(2)
     assert five.doubts() == dict.fromkeys(NAMES, ())
     five.set_back()
     assert five.round() == (NAMES, {})  # it endangers Bob's data and nobody else's: the round goes on
@@ -288,7 +310,7 @@ def test_what_peers_saw_of_a_ledger_is_what_its_owner_showed(federation: Callabl
 def test_who_has_its_true_ledger_back_takes_part_again(federation: Callable[[str], Federation], tmp_path: Path) -> None:
     five = federation("secagg")
     five.copy_ledger()
-    five.round()
+    five.rounds(2)
     shutil.copy(tmp_path / "bob.ledger", tmp_path / "the true one")
     five.set_back()
     assert set(five.round()[1]) == {"bob"}
@@ -317,7 +339,7 @@ def test_who_goes_on_with_another_ledger_or_none_is_left_out(
 def test_a_server_that_was_restarted_still_knows(federation: Callable[[str], Federation]) -> None:
     five = federation("secagg")
     five.copy_ledger()
-    five.round()
+    five.rounds(2)
     five.restart_server()
     five.set_back()
     assert "rolled back" in five.round()[1]["bob"]
@@ -326,7 +348,7 @@ def test_a_server_that_was_restarted_still_knows(federation: Callable[[str], Fed
 def test_peers_that_were_restarted_still_know(federation: Callable[[str], Federation], admit_all: None) -> None:
     five = federation("secagg")
     five.copy_ledger()
-    five.round()
+    five.rounds(2)
     for name in ("ada", "cyd"):
         five.owners[name].account.ledger.close()
         five.owners[name] = client(name, BUDGET, five.folder, unit="client")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from securefl import job
 from securefl.errors import BadInput, BadJob
 from securefl.job import file
+from securefl.plan import AdaptiveClip, ClientLevel, HeldOut, PrivacyTerms
 from securefl.privacy.mechanism import DPSGD, SGD
 from securefl.run import Run
 
@@ -57,8 +58,11 @@ def test_a_run_of_24_bits_that_withstands_a_colluder_is_resumed_from_its_folder(
 
 
 def test_a_normalised_job_is_the_same_job(toml: str, tmp_path: Path) -> None:
-    found = load(toml + '[weights]\nhospital-1 = 0.5\n[simulation]\ndrop = ["hospital-2@3:4"]\n', tmp_path)
-    assert load(found.to_toml(), tmp_path) == found
+    sections = '[weights]\nhospital-1 = 0.5\n[simulation]\nenabled = true\nseed = 7\ndrop = ["hospital-2@3:4"]\n'
+    held_out = toml.replace('loader = "own_data:load"', HELD_OUT)
+    for text in (toml + sections, held_out + METRICS + sections, toml.replace("epsilon = 3.0", CLIENT_LEVEL)):
+        found = load(text, tmp_path)
+        assert load(found.to_toml(), tmp_path) == found
 
 
 def test_without_differential_privacy_training_is_plain_and_says_so(toml: str, tmp_path: Path) -> None:
@@ -83,6 +87,16 @@ def test_without_differential_privacy_training_is_plain_and_says_so(toml: str, t
         ("noise_multiplier = 4.0", "noise_multiplier = inf", "privacy.noise_multiplier", "not a finite number"),
         ("epsilon = 3.0", "", "privacy.epsilon", "enabled = false"),
         ("delta = 1e-5", "delta = 0.5", "privacy.delta", "guarantees nothing"),
+        ("epsilon = 3.0", "epsilon = 3.0\ntarget_epsilon = 1.0", "privacy.target_epsilon", "the noise is given"),
+        ("epsilon = 3.0", "epsilon = 3.0\nadaptive_quantile = 0.5", "privacy.adaptive_quantile", 'unit = "client"'),
+        ("epsilon = 3.0", "epsilon = 3.0\nadaptive_quantile = 2", "privacy.adaptive_quantile", "impossible value 2"),
+        ("epsilon = 3.0", 'epsilon = 3.0\nunit = "patent"', "privacy.unit", "Did you mean 'patient'?"),
+        ("epsilon = 3.0", "epsilon = 3.0\nadaptive_rate = 0", "privacy.adaptive_rate", "impossible value 0"),
+        ("steps = 3", "", "training.steps", "either steps or epochs"),
+        ("steps = 3", "steps = 3\nepochs = 1.0", "training.steps", "either steps or epochs"),
+        ("steps = 3", "epochs = 0.0", "training.epochs", "how often a round sees a record"),
+        ('loader = "own_data:load"', 'loader = "a:b"\ndisjoint = 1', "data.disjoint", "expected true or false, got 1"),
+        ('loader = "own_data:load"', 'loader = "a:b"\nheld_out = 1', "data.held_out", "expected text in quotes, got 1"),
         ('loader = "own_data:load"', "", "data", "neither a pilot nor a loader"),
         ('loader = "own_data:load"', "loader = 3", "data.loader", "expected text in quotes, got 3"),
         ('factory = "own_data:model"', "", "model.factory", "no pilot to bring a model"),
@@ -143,12 +157,60 @@ def test_a_key_that_is_wrong_is_named_with_its_remedy(toml: str, old: str, new: 
         ('[simulation]\ndrop = ["hospital-1@7"]', "simulation.drop", "CLIENT@EXCHANGE"),
         ('[simulation]\ndrop = ["hospital-1@2:11"]', "simulation.drop", "round 11 never comes"),
         ('[simulation]\ndrop = "hospital-1@2"', "simulation.drop", "expected a list"),
+        ("[simulation]\nseed = 7", "simulation.seed", "a seed undoes all noise, so it is for simulations only"),
+        ("[simulation]\nenabled = true\nseed = -1", "simulation.seed", "impossible value -1"),
+        ("[metrics]\nloss_bound = 2.0", "metrics", "either noised or exact. Write noise_multiplier = 5.0, or exact"),
+        ("[metrics]\nexact = true\nnoise_multiplier = 5.0", "metrics", "either noised or exact"),
+        ("[metrics]\nexact = true", "metrics", 'no held-out records to measure with. Write held_out = "package'),
+        ("[metrics]\nnoise_multiplier = 0", "metrics.noise_multiplier", "impossible value 0"),
     ],
 )
 def test_a_section_that_cannot_work_is_refused_before_the_start(toml: str, section: str, key: str, words: str) -> None:
     error = refused(toml, "[job]", f"{section}\n[job]")
     assert error.key == key
     assert words in str(error)
+
+
+CLIENT_LEVEL = 'epsilon = 9.0\nunit = "client"\nadaptive_quantile = 0.5'
+METRICS = "[metrics]\nnoise_multiplier = 5.0\nloss_bound = 2.0\n"
+HELD_OUT = 'loader = "own_data:load"\nheld_out = "own_data:held_out"\ndisjoint = true'
+
+
+def test_noise_that_hides_clients_is_no_noise_on_records(toml: str) -> None:
+    found = job.checked(file.parse(toml.replace("epsilon = 3.0", CLIENT_LEVEL)))
+    assert found.mechanism == SGD(0.5, 3)
+    # the count for the clip has five times the noise of the update
+    assert found.terms == PrivacyTerms(ClientLevel(4.0, 1.0, AdaptiveClip(0.5, 0.2, 20.0)), unit="client")
+
+
+def test_noise_that_hides_clients_is_refused_where_it_could_not(toml: str) -> None:
+    asked = toml.replace("epsilon = 3.0", CLIENT_LEVEL).replace('loader = "own_data:load"', HELD_OUT)
+    error = refused(asked, "[job]", f"{METRICS}[job]")
+    assert error.key == "metrics" and "this job is to hide clients" in str(error)
+    error = refused(asked, "[job]", "[weights]\nhospital-1 = 0.5\n[job]")
+    assert error.key == "weights" and "clients that all weigh the same" in str(error)
+
+
+def test_held_out_records_disjointness_and_simulation_reach_the_terms_of_the_plan(toml: str) -> None:
+    text = METRICS + "[simulation]\nenabled = true\nseed = 7\n" + toml.replace('loader = "own_data:load"', HELD_OUT)
+    found = job.checked(file.parse(text))
+    assert found.terms == PrivacyTerms(None, HeldOut(5.0, 2.0), "record", disjoint=True, simulated=True)
+    assert found.simulation.seed == 7
+    exact = job.checked(file.parse(text.replace("noise_multiplier = 5.0\n", "exact = true\n", 1)))
+    assert exact.terms.held_out == HeldOut(None, 2.0)
+
+
+def test_epochs_are_as_many_steps_as_see_each_record_so_often(toml: str) -> None:
+    assert job.checked(file.parse(toml.replace("steps = 3", "epochs = 1.0"))).steps == 2
+    assert job.checked(file.parse(toml.replace("steps = 3", "epochs = 1.1"))).steps == 3
+
+
+def test_a_job_that_only_says_what_it_may_spend_leaves_its_noise_to_be_solved_for(toml: str) -> None:
+    found = job.checked(file.parse(toml.replace("noise_multiplier = 4.0", "target_epsilon = 1.0")))
+    assert not found.calibrated and found.noise is None
+    assert job.checked(file.parse(toml)).calibrated
+    of_pilot = job.checked(file.parse('[data]\npilot = "breast-cancer"\n[privacy]\ntarget_epsilon = 1.0\n'))
+    assert not of_pilot.calibrated
 
 
 def test_an_unknown_pilot_comes_with_the_known_ones() -> None:
@@ -228,6 +290,7 @@ def test_a_pilot_may_be_run_on_some_of_its_clients() -> None:
         ('name = "another budget"', "data.name"),
         ('loader = "a:b"', "data.loader"),
         ('test = "a:b"', "data.test"),
+        ('held_out = "a:b"', "data.held_out"),
         ('clients = ["hospital-1", "hospital-2", "hospital-9"]', "data.clients"),
     ],
 )

@@ -41,7 +41,7 @@ def test_scaling_uses_constants_only() -> None:
     together, alone = breast_cancer._scale(raw), breast_cancer._scale(raw[17:18])
     assert np.array_equal(together[17:18], alone)
     assert np.abs(together).max() == 1
-    assert any("scaling constants computed from these records" in hazard for hazard in PILOT.hazards)
+    assert any("scaling constants computed from these records" in hazard.text for hazard in PILOT.hazards)
 
 
 def test_the_ranges_are_the_published_ones() -> None:

@@ -45,7 +45,7 @@ def test_the_budget_covers_the_private_recipe_and_not_one_round_more(name: str) 
     pilot = pilots.pilot(name)
     assert epsilon([pilot.private.mechanism] * pilot.private.rounds, pilot.budget.delta) <= pilot.budget.epsilon
     assert isinstance(pilot.private.mechanism, DPSGD)
-    assert affordable_rounds(pilot.private.mechanism, pilot.budget) == pilot.private.rounds
+    assert affordable_rounds((pilot.private.mechanism,), pilot.budget) == pilot.private.rounds
 
 
 @pytest.mark.parametrize("name", pilots.names())

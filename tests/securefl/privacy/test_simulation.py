@@ -35,9 +35,7 @@ def test_a_seed_repeats_itself_for_the_same_names(seed: int, names: list[object]
 
 
 @given(st.tuples(st.integers(0, 9), NAMED), st.tuples(st.integers(0, 9), NAMED))
-def test_other_names_or_seeds_give_other_bytes(
-    one: tuple[int, list[object]], other: tuple[int, list[object]]
-) -> None:
+def test_other_names_or_seeds_give_other_bytes(one: tuple[int, list[object]], other: tuple[int, list[object]]) -> None:
     """False alarm: 2^-256."""
     same = (one[0], [*map(str, one[1])]) == (other[0], [*map(str, other[1])])
     assert (seeded(one[0], *one[1])(32) == seeded(other[0], *other[1])(32)) is same

@@ -119,9 +119,9 @@ print(-grown(1e-9, Pace(mode, 1)) + grown(1.0, fitting(module, data, mode)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "rows"), [("hooks", 128), ("ghost", 512)])
+@pytest.mark.parametrize(("mode", "rows"), [("hooks", 64), ("ghost", 512)])
 def test_a_batch_for_5_million_parameters_takes_little_memory(mode: str, rows: int) -> None:
-    """In full its gradients are 2.6 and 10 GB. Allowed are what is held, and as much again that lives for a moment."""
+    """In full its gradients are 1.3 and 10 GB. Allowed are what is held, and as much again that lives for a moment."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, mode, str(rows)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 2 * 2**28

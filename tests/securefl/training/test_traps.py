@@ -24,6 +24,7 @@ from securefl.plan import LocalOptimizer
 from securefl.privacy.accountant import epsilon
 from securefl.privacy.mechanism import DPSGD, SGD, Training
 from securefl.training import Pace
+from securefl.training.private import Mode
 
 UNIT = LocalOptimizer(1.0)
 QUIET = 1e-12  # a noise multiplier so small that an update shows its clipped sum
@@ -100,7 +101,7 @@ def test_opacus_without_poisson_sampling_reports_the_epsilon_of_poisson_sampling
 
 
 class Counting(nn.Module):
-    """Remembers how many records each batch has."""
+    """Remembers how many records each batch has: rows that are not all zeros, with which batches are filled up."""
 
     sizes: ClassVar[list[int]] = []
 
@@ -109,7 +110,7 @@ class Counting(nn.Module):
         self.last = nn.Linear(3, 2)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        self.sizes.append(len(features))
+        self.sizes.append(int(features.any(dim=1).sum()))
         outputs: torch.Tensor = self.last(features)
         return outputs
 
@@ -118,7 +119,7 @@ def test_nothing_but_poisson_samples_can_be_trained_on() -> None:
     """A batch's size is binomial, around 10 of 200; no argument brings a loader, a batch size or an order."""
     Counting.sizes.clear()
     training.train(Counting(), records(), DPSGD(1.0, 0.05, 60), UNIT, pace=Pace("ghost", 200))
-    sampled = Counting.sizes[2:]  # the first two are checks
+    sampled = [size for size in Counting.sizes if size]  # checks are made on zeros
     assert len(set(sampled)) > 5
     assert abs(np.mean(sampled) - 10) < 6 * math.sqrt(9.5 / 50)  # six deviations
     assert list(inspect.signature(training.train).parameters) == [
@@ -240,3 +241,51 @@ class Remade(Adapted):
 def test_a_parameter_that_is_made_anew_in_forward_is_named_and_refused(mechanism: Training) -> None:
     with pytest.raises(UnsupportedModel, match=r"parameter 'up\.weight' is made anew in forward"):
         training.train(Remade(), records(), mechanism, UNIT)
+
+
+class Fragile(nn.Module):
+    """Its code fails on a batch with a record whose first feature is above 100."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if (features[:, 0] > 100).any():
+            raise IndexError("no such entry")
+        outputs: torch.Tensor = self.last(features)
+        return outputs
+
+
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+def test_a_record_on_which_the_model_s_code_fails_adds_nothing_and_stops_nothing(mode: Mode) -> None:
+    without = records()
+    rows = np.vstack([without.features, np.full((1, 3), 1000.0, np.float32)])
+    with_it = Dataset(rows, np.append(without.labels, 0), size=len(without))
+    quiet = DPSGD(1e-6, 1.0, 3)
+    module = vector.build(Fragile, 0)
+    updates = [training.train(module, data, quiet, UNIT, pace=Pace(mode, 512)) for data in (without, with_it)]
+    np.testing.assert_allclose(updates[0], updates[1], atol=1e-4)
+
+
+def test_parameters_that_are_not_float32_are_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="float32"):
+        training.check(nn.Linear(3, 2).to(torch.bfloat16))
+
+
+class Mixing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.last(features - features.mean(dim=0))
+        return outputs
+
+
+def test_what_mixes_records_by_hand_or_by_a_layer_is_found() -> None:
+    with pytest.raises(UnsupportedModel, match="others in its batch"):
+        training.check_apart(Mixing(), records())
+    with pytest.raises(UnsupportedModel, match="others in its batch"):
+        training.check_apart(nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=0)), records())
+    training.check_apart(nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=1)), records())
