@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from securefl.errors import BadInput
-from securefl.privacy.mechanism import Positive, Training, Unit
+from securefl.privacy.mechanism import MOST_NOISE, Positive, Training, Unit
 
 SMALLEST = 2.0**-30
 """What is clipped or cut off is so within this and its inverse, far from where float32 ends."""
@@ -51,7 +51,7 @@ class AdaptiveClip(Struct, frozen=True, forbid_unknown_fields=True):
     noise_multiplier: Positive
 
     def __post_init__(self) -> None:
-        if not (0 <= self.quantile <= 1 and 0 < self.rate <= 1 and 0 < self.noise_multiplier < math.inf):
+        if not (0 <= self.quantile <= 1 and 0 < self.rate <= 1 and 0 < self.noise_multiplier <= MOST_NOISE):
             raise BadInput("adaptive clipping: a quantile from 0 to 1, a rate above 0 and at most 1, noise above 0")
         _as_floats(self, "quantile", "rate", "noise_multiplier")
 
@@ -67,7 +67,7 @@ class ClientLevel(Struct, frozen=True, forbid_unknown_fields=True):
     adaptive: AdaptiveClip | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.noise_multiplier < math.inf and SMALLEST <= self.clip <= 1 / SMALLEST):
+        if not (0 < self.noise_multiplier <= MOST_NOISE and SMALLEST <= self.clip <= 1 / SMALLEST):
             raise BadInput(f"noise multiplier {self.noise_multiplier} and clip {self.clip}: finite, above 0")
         _as_floats(self, "noise_multiplier", "clip")
 
@@ -84,7 +84,7 @@ class HeldOut(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         noise = self.noise_multiplier
-        if not (noise is None or 0 < noise < math.inf) or not SMALLEST <= self.loss_bound <= 1 / SMALLEST:
+        if not (noise is None or 0 < noise <= MOST_NOISE) or not SMALLEST <= self.loss_bound <= 1 / SMALLEST:
             raise BadInput(f"noise multiplier {noise} and loss bound {self.loss_bound}: finite, above 0")
         _as_floats(self, "loss_bound", *(() if noise is None else ("noise_multiplier",)))
 

@@ -12,7 +12,7 @@ from protocols.encoding import Encoding, Layout
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.encoding.rlwe import CKKSParameters, narrowest
 from protocols.errors import ConfigurationError
-from protocols.graph import CohortRules, two_thirds
+from protocols.graph import LARGEST_COMPLETE, CohortRules, two_thirds
 from protocols.masking import Work
 from securefl import global_state
 from securefl.errors import BadInput
@@ -193,7 +193,12 @@ def honest(plan: Plan) -> int:
     Of the fewest survivors all but n_C, or but one where that is 0: a client knows its own noise and sees the model.
     Without masks each update is seen alone, and has its own noise only.
     """
-    return plan.minimum - max(plan.colluders, 1) if KINDS[plan.protection].masked else 1
+    if not KINDS[plan.protection].masked:
+        return 1
+    known = max(plan.colluders, 1)
+    if plan.threshold is None and len(plan.clients) > LARGEST_COMPLETE:
+        known = max(known, math.ceil(plan.corrupt * len(plan.clients)))  # what the sparse graph is made for
+    return max(1, plan.minimum - known)
 
 
 def ring_noise(plan: Plan) -> float:

@@ -31,6 +31,7 @@ from securefl.plan import LocalOptimizer, Plan, PrivacyTerms
 from securefl.privacy.mechanism import Training
 from securefl.protection import Protection
 from securefl.relay import Relay, failed
+from securefl.releases import releases
 from securefl.store import Store
 from securefl.strategy import federated_average
 from securefl.witnesses import Witnesses
@@ -169,6 +170,7 @@ class Server:
             self._relay.note_behind(error.faults)
             raise failed(error) from error
         self._relay.note_behind(aggregate.faults)
+        self._note_charged(aggregate)
         if self._protection.sealed:
             return self._apply(agreed, aggregate, exchange)
         return self._move(number, aggregate)
@@ -176,6 +178,11 @@ class Server:
     def _admit(self, client: str, shown: bytes) -> None:
         """Leave out, by name, who shows an older head of its ledger than before."""
         self._witnesses.see(self._state.run, self._known_roster().public_key(client), client, shown)
+
+    def _note_charged(self, aggregate: Aggregate) -> None:
+        if releases(self.plan):
+            for name in aggregate.contributors:
+                self._witnesses.contributed(self._state.run, self._known_roster().public_key(name))
 
     def _move(self, number: int, aggregate: Aggregate) -> Outcome:
         decoder = protection.parameters(self.plan)

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from protocols.errors import Inconsistent, MalformedMessage
 from securefl.errors import LedgerError, NotARun
@@ -19,10 +20,20 @@ _NAME: Final = "witnesses"
 
 
 class Seen(Struct, frozen=True, array_like=True):
-    """The last head that an owner showed, and why one that it showed later cannot be (else empty)."""
+    """The last head that an owner showed, and why one that it showed later cannot be (else empty). ``least``: charges
+    that its next one must have, since it contributed to what is charged.
+    """
 
     head: bytes
     contradiction: str = ""
+    least: int = 0
+
+    def refuses(self, later: Witness) -> str | None:
+        """Why ``later`` cannot be shown after this; None where it can."""
+        why = later.contradicts(Witness.decoded(self.head))
+        if why is None and later.head.sequence < self.least:
+            return f"rolled back: it contributed, so must have {self.least} charges, and has {later.head.sequence}"
+        return why
 
 
 class Witnesses:
@@ -50,11 +61,20 @@ class Witnesses:
         keys = (f"{owner.hex()} run {run}", f"{owner.hex()} {head.ledger.hex()}")
         for key in keys:
             before = self._seen.get(key, Seen(shown))
-            why = head.contradicts(Witness.decoded(before.head))
+            why = before.refuses(head)
             if why is not None:
-                self._keep({key: Seen(before.head, why)})
+                self._keep({key: replace(before, contradiction=why)})
                 raise Inconsistent(f"the ledger of {name} is not the one seen before: {why}")
-        self._keep({key: Seen(shown, self._seen.get(key, Seen(shown)).contradiction) for key in keys})
+        self._keep({key: replace(self._seen.get(key, Seen(b"")), head=shown) for key in keys})
+
+    def contributed(self, run: str, owner: bytes) -> None:
+        """Remember that the owner of this public key sent what is charged: its ledger has grown since it was seen."""
+        seen = self.of(run, owner)
+        if seen is None:
+            return
+        head = Witness.decoded(seen.head)
+        keys = (f"{owner.hex()} run {run}", f"{owner.hex()} {head.ledger.hex()}")
+        self._keep({key: replace(self._seen[key], least=head.head.sequence + 1) for key in keys})
 
     def of(self, run: str, owner: bytes) -> Seen | None:
         """What was seen last, in this run, of the ledger of the owner of this public key."""

@@ -11,7 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar, get_args, get_type_hints
+from typing import Final, TypeGuard, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -141,9 +141,13 @@ def _refuse_unknown_keys(tables: Mapping[str, object], kind: type[msgspec.Struct
     for name, value in tables.items():
         if name not in hints:
             raise BadJob(prefix + name, "unknown key" if prefix else "unknown section", closest(name, hints))
-        inner = hints[name]
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            _refuse_unknown_keys(value, inner, f"{prefix}{name}.")
+        sections = [kind for kind in (hints[name], *get_args(hints[name])) if _is_section(kind)]
+        if isinstance(value, dict) and sections:
+            _refuse_unknown_keys(value, sections[0], f"{prefix}{name}.")
+
+
+def _is_section(kind: object) -> TypeGuard[type[msgspec.Struct]]:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _explained(message: str, tables: Mapping[str, object], kind: type[msgspec.Struct]) -> BadJob:

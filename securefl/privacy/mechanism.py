@@ -65,7 +65,8 @@ def _require(value: Struct, most: dict[str, float]) -> None:
 
 _WHOLE = ("steps", "dimension", "honest")
 # Beyond these a value is a mistake, and squares of it would overflow where they are computed with.
-_MOST_NOISE = 1e6
+MOST_NOISE = 1e6
+"""Of a noise multiplier."""
 _MOST = 2.0**62
 LEAST_DELTA = 1e-12
 """Below this, composed privacy loss distributions are rounding errors."""
@@ -87,7 +88,7 @@ class DPSGD(Struct, frozen=True, tag="dpsgd", tag_field="mechanism", forbid_unkn
     clip: Positive = 1.0
 
     def __post_init__(self) -> None:
-        _require(self, {"noise_multiplier": _MOST_NOISE, "sampling_rate": 1, "steps": _MOST, "clip": _MOST})
+        _require(self, {"noise_multiplier": MOST_NOISE, "sampling_rate": 1, "steps": _MOST, "clip": _MOST})
 
 
 class NoisedSum(Struct, frozen=True, tag="noised-sum", tag_field="mechanism", forbid_unknown_fields=True):
@@ -102,7 +103,7 @@ class NoisedSum(Struct, frozen=True, tag="noised-sum", tag_field="mechanism", fo
     bound: Positive
 
     def __post_init__(self) -> None:
-        _require(self, {"noise_multiplier": _MOST_NOISE, "bound": _MOST})
+        _require(self, {"noise_multiplier": MOST_NOISE, "bound": _MOST})
 
 
 class Skellam(Struct, frozen=True, tag="skellam", tag_field="mechanism", forbid_unknown_fields=True):
@@ -123,7 +124,7 @@ class Skellam(Struct, frozen=True, tag="skellam", tag_field="mechanism", forbid_
     honest: Steps
 
     def __post_init__(self) -> None:
-        _require(self, {"noise_multiplier": _MOST_NOISE, "scale": _MOST, "dimension": _MOST, "honest": _MOST})
+        _require(self, {"noise_multiplier": MOST_NOISE, "scale": _MOST, "dimension": _MOST, "honest": _MOST})
 
     @property
     def variance(self) -> float:

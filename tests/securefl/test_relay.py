@@ -383,7 +383,7 @@ def test_a_client_whose_disk_is_lost_in_the_middle_of_a_run_is_brought_back(tmp_
     (tmp_path / "eve.store").unlink()
     fresh = client("eve")
     fresh._store.put({"identity": identity})
-    owners[4] = Client("eve", fresh._data, fresh._model, test=fresh._test, store=fresh._store)
+    owners[4] = Client("eve", fresh._material.data, model, test=fresh._test, store=fresh._store)
     owners[4].pin({owner.name: owner.public_key for owner in owners}, coordinator.plan)
     assert coordinator.round(direct(owners)).dropped == {"eve": "refused: behind"}
     assert coordinator.round(direct(owners)).contributors == NAMES

@@ -21,24 +21,23 @@ from securefl.run import Run
 from securefl.verification import Verdict, lines, verified
 from tests.securefl.verification import toy
 
-# Another unit, no noise, noised metrics, a seed, a client that is silent in every round: (kind, sections, status).
+HIDDEN: Table = {"unit": "client", "noise_multiplier": 8.0}
+SEEDED: Table = {"enabled": True, "seed": 1, "drop": ["ada@1:1", "ada@1:2"]}  # ada joins, and charges nothing
+ABSENT: Table = {"drop": ["ada@0:1", "ada@0:2"]}  # ada takes no part at all
+SPARED: Table = {"threshold": 3}  # one client may be silent
+# Protection, sections and status of runs in which nobody cheats.
 HONEST: dict[str, tuple[str, dict[str, Table], str]] = {
-    "plain": ("plain", {}, "private"),
-    "ckks-unmasked": ("ckks-unmasked", {}, "private"),
     "no noise": ("secagg", {"privacy": {"enabled": False}}, "not private"),
-    "clients hidden": ("secagg", {"privacy": {"unit": "client", "noise_multiplier": 8.0}}, "private"),
-    "clients hidden by an adaptive clip": (
-        "ckks",
-        {"privacy": {"unit": "client", "noise_multiplier": 8.0, "adaptive_quantile": 0.5}},
-        "private",
-    ),
+    "clients hidden": ("secagg", {"privacy": HIDDEN}, "private"),
     "metrics": ("secagg", {"metrics": {"noise_multiplier": 8.0}, "privacy": {"unit": "patient"}}, "private"),
+    "simulation": ("secagg", {"simulation": SEEDED, "protection": SPARED}, "simulation"),
+    "one absent": ("secagg", {"simulation": ABSENT, "protection": SPARED}, "unfinished"),
+}
+MORE: dict[str, tuple[str, dict[str, Table], str]] = {
+    "plain": ("plain", {"training": {"sampling_rate": 0.5}}, "private"),
+    "ckks-unmasked": ("ckks-unmasked", {}, "private"),
+    "clients hidden by an adaptive clip": ("ckks", {"privacy": HIDDEN | {"adaptive_quantile": 0.5}}, "private"),
     "exact metrics": ("ckks", {"metrics": {"exact": True}}, "not private"),
-    "simulation": (
-        "secagg",
-        {"simulation": {"enabled": True, "seed": 1, "drop": ["ada@0:1", "ada@0:2"]}, "protection": {"threshold": 3}},
-        "simulation",
-    ),
     "not disjoint": ("secagg", {"data": {"disjoint": False}, "simulation": {"drop": ["bob@3:2"]}}, "private"),
 }
 
@@ -68,12 +67,12 @@ def in_order(folder: Path) -> Verdict:
 # ---- honest runs
 
 
-@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("name", [*HONEST, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 def test_an_honest_run_has_no_mismatch(tmp_path: Path, name: str) -> None:
-    kind, sections, word = HONEST[name]
+    kind, sections, word = (HONEST | MORE)[name]
     verdict = in_order(toy.finished(toy.job(kind, **sections), tmp_path / "run"))
     assert (verdict.unchecked, verdict.status) == ((), word)
-    assert set(verdict.keys) == set(toy.CLIENTS) - ({"ada"} if name == "simulation" else set())
+    assert set(verdict.keys) == set(toy.CLIENTS) - ({"ada"} if name == "one absent" else set())
 
 
 def test_an_honest_run_under_secagg_and_ckks_has_no_mismatch(secagg: Path, ckks: Path) -> None:
