@@ -89,12 +89,13 @@ def endorsements(
 
 
 def _answers(exchange: Exchange, requests: Mapping[str, bytes], kind: type[M]) -> Iterator[tuple[str, M]]:
-    """Each asked client's first well-formed answer."""
-    if not requests:
-        return
-    for client, data in exchange(requests):
+    """Each asked client's first answer, where it is well-formed."""
+    waiting = set(requests)
+    for client, data in exchange(requests) if requests else ():
+        if client not in waiting:
+            continue
+        waiting.remove(client)
         try:
-            if client in requests:
-                yield client, decode(data, kind)
+            yield client, decode(data, kind)
         except ProtocolError:
             continue

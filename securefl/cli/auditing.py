@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from securefl.cli.options import AsJson, Folder, console_for
 from securefl.errors import VerificationFailed
+
+if TYPE_CHECKING:
+    from securefl.verification.one_ledger import Account
 
 Ledger = Annotated[Path, typer.Argument(metavar="LEDGER", help="A client's ledger: LEDGERS/DATA/CLIENT.sqlite.")]
 Key = Annotated[
@@ -78,7 +82,8 @@ def verify(
     for line in lines(verdict):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if verdict.problems and not as_json:
-        raise VerificationFailed(f"{len(verdict.problems)} mismatches in {folder}: rely on no figure of its report")
+        count = f"{len(verdict.problems)} mismatch{'es' * (len(verdict.problems) > 1)}"
+        raise VerificationFailed(f"{count} in {folder}: rely on no figure of its report")
     if as_json:
         typer.echo(msgspec.json.encode(verdict).decode())
         raise typer.Exit(VerificationFailed.exit_code if verdict.problems else 0)
@@ -90,7 +95,10 @@ def show(path: Ledger, as_json: AsJson = False) -> None:
 
     Example:  [bold]securefl ledger show ledgers/heart/va.sqlite[/]
     """
-    _verified(path, None, as_json, every=True)
+    from securefl.verification.one_ledger import account
+
+    found = account(path, None)
+    _say(found, (*found.charges, *found.lines), as_json)
 
 
 @ledger.command(name="verify")
@@ -99,7 +107,10 @@ def verify_ledger(path: Ledger, key: Key = None, as_json: AsJson = False) -> Non
 
     Example:  [bold]securefl ledger verify ledgers/heart/va.sqlite[/]
     """
-    _verified(path, key, as_json, every=False)
+    from securefl.verification.one_ledger import account
+
+    found = account(path, key)
+    _say(found, found.lines, as_json)
 
 
 @ledger.command()
@@ -113,12 +124,9 @@ def export(path: Ledger) -> None:
     typer.echo(ledgers.export(path), nl=False)
 
 
-def _verified(path: Path, key: str | None, as_json: bool, every: bool) -> None:
-    from securefl.verification.one_ledger import Account, account
-
-    found: Account = account(path, key)
+def _say(found: Account, lines: Iterable[str], as_json: bool) -> None:
     console = console_for(as_json)
-    for line in (*(found.charges if every else ()), *found.lines):
+    for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if as_json:
         typer.echo(msgspec.json.encode(found).decode())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from msgspec import Struct
 
-from securefl.errors import BadInput, LedgerError
+from securefl.errors import BadInput
 from securefl.privacy import ledger
 
 
@@ -26,11 +27,16 @@ class Account(Struct, frozen=True):
 
 
 def account(path: Path, key: str | None) -> Account:
-    """Read and check a ledger's file or export. Raises ``LedgerError`` for one that does not hold."""
+    """Read and check a ledger's file or export. ``key``: the owner's, in hex, if it is known from elsewhere.
+
+    Raises ``LedgerError`` for one that does not hold or is by another key, ``BadInput`` for what cannot be read.
+    """
     known = None if key is None else _key(key)
-    if not path.is_file():
-        raise BadInput(f"{path} is not a file: name one client's ledger, LEDGERS/DATA/CLIENT.sqlite")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        hint = "name one client's ledger, LEDGERS/DATA/CLIENT.sqlite, or an export of one"
+        raise BadInput(f"cannot read {path} ({error.strerror}): {hint}") from error
     exported = content.lstrip().startswith(b"{")
     found = ledger.verify_export(content, known, source=str(path)) if exported else ledger.verify(path, known)
     header, entries = found.chain.header, found.chain.entries
@@ -47,7 +53,6 @@ def account(path: Path, key: str | None) -> Account:
 
 
 def _key(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise LedgerError(f"{text!r} is no public key: give its 64 hexadecimal digits") from error
+    if re.fullmatch("[0-9A-Fa-f]{64}", text) is None:
+        raise BadInput(f"{text!r} is no public key: give its 64 hexadecimal digits")
+    return bytes.fromhex(text)

@@ -22,14 +22,14 @@ from protocols.delivery.messages import (
 )
 from protocols.delivery.messages import ShareKeyRequest as Share
 from protocols.wire import decode, encode, kind
-from securefl import CKKS, CKKSUnmasked, Client, Server
+from securefl import CKKS, CKKSUnmasked, Client, Server, Store
 from securefl.deliveries import share_key
 from securefl.engines.local import Silence
 from securefl.errors import RoundFailed
 from securefl.keyholder import KeyHolder
 from securefl.protection import Protection
 from securefl.round import enrol, federate
-from tests.securefl.federation import NAMES, RUN, client, clients, direct, enrolled, server
+from tests.securefl.federation import NAMES, RUN, TEST, clients, direct, enrolled, model, records, server
 
 EVERY_ROUND = CKKS(key_rounds=1)
 
@@ -381,9 +381,9 @@ def test_a_client_whose_disk_is_lost_in_the_middle_of_a_run_is_brought_back(tmp_
     identity = owners[4]._store.get("identity")
     assert identity is not None
     (tmp_path / "eve.store").unlink()
-    fresh = client("eve")
-    fresh._store.put({"identity": identity})
-    owners[4] = Client("eve", fresh._material.data, model, test=fresh._test, store=fresh._store)
+    store = Store()
+    store.put({"identity": identity})
+    owners[4] = Client("eve", records(4), model, test=TEST, store=store)
     owners[4].pin({owner.name: owner.public_key for owner in owners}, coordinator.plan)
     assert coordinator.round(direct(owners)).dropped == {"eve": "refused: behind"}
     assert coordinator.round(direct(owners)).contributors == NAMES
@@ -484,8 +484,8 @@ def test_a_client_that_sends_noise_in_place_of_a_ciphertext_voids_the_round_and_
     before = owners[0].model(RUN)
     honest = Encoding.encode
 
-    def noisy(self: Encoding, update, weight, session, sender, random):  # type: ignore[no-untyped-def]
-        encoded = honest(self, update, weight, session, sender, random)
+    def noisy(self: Encoding, update, weight, session, sender, random, noise):  # type: ignore[no-untyped-def]
+        encoded = honest(self, update, weight, session, sender, random, noise)
         if sender != "eve":
             return encoded
         return Encoded(expand(self.layout.ring, random(16), self.layout.length), encoded.seed)
