@@ -10,6 +10,7 @@ import pytest
 
 from protocols.aggregation.session import Roster
 from protocols.primitives import Identity
+from securefl import LocalOptimizer
 from securefl import report as reports
 from securefl.account import Account, forgotten
 from securefl.announcement import Announcement
@@ -20,6 +21,7 @@ from securefl.privacy.ledger import Ledger, Owner
 from securefl.privacy.mechanism import DPSGD, SGD, Budget
 from securefl.releases import releases
 from securefl.report.statement import Charge, Head, Statement
+from securefl.run import Run
 from securefl.store import Store
 from securefl.testimony import statement
 from securefl.verification import verified
@@ -32,8 +34,6 @@ PEER = Identity(bytes(range(32)))
 
 
 def plan(mechanism: DPSGD | SGD = ROUND) -> Plan:
-    from securefl import LocalOptimizer
-
     return Plan(
         "toy", "secagg", ("ada", "bob", "cyd"), (1.0, 1.0, 1.0), 8.0, 3, None, mechanism, LocalOptimizer(0.5),
         "0b" * 32, 22, 0, privacy=PrivacyTerms(),
@@ -164,8 +164,6 @@ def test_a_ledger_that_was_set_back_between_two_runs_is_in_all_peers_statements_
 ) -> None:
     """The owner restores a backup from before the first run: the ledger is consistent in itself."""
     job = toy.job(privacy={"ledger": str(tmp_path / "ledgers")}, protection={"threshold": 3})
-    from securefl.run import Run
-
     Run.create(job, tmp_path / "none")
     shutil.copy(tmp_path / "ledgers" / "ada.sqlite", tmp_path / "backup.sqlite")
     toy.finished(job, tmp_path / "first")
@@ -174,7 +172,7 @@ def test_a_ledger_that_was_set_back_between_two_runs_is_in_all_peers_statements_
     report = reports.read(second)
     doubts = {signed.statement.client: signed.statement.doubts for signed in report.statements}
     assert doubts.pop("ada") == ()
-    assert all("ada: rolled back: it had 1 charges and now has 0" in one for one in doubts.values())
+    assert all(one[0].startswith("ada: rolled back: ") for one in doubts.values())
     assert report.status.word == "violated"
-    assert "bob says: ada: rolled back: it had 1 charges and now has 0" in verified(second).problems
+    assert any(line.startswith("bob says: ada: rolled back: ") for line in verified(second).problems)
     assert any(line.startswith("ledger of ada: ") for line in verified(tmp_path / "first").problems)
