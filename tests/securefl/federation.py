@@ -70,7 +70,7 @@ def server(
     weights: Mapping[str, float] | None = None,
     run: str = RUN,
     shield: Protection | None = None,
-    privacy: PrivacyTerms = PrivacyTerms(),
+    privacy: PrivacyTerms = PrivacyTerms(),  # noqa: B008
 ) -> Server:
     store = Store(folder / "server.store") if folder else None
     return Server(

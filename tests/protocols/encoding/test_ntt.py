@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.encoding.ckks import _context
-from protocols.encoding.sealfile import scratch, words
 from protocols.encoding.ntt import _BATCH, Integers, Transform, _Factors, transform
 from protocols.encoding.rlwe import DEGREE, LARGEST_NOISE, PRIMES, multiply
+from protocols.encoding.sealfile import scratch, words
 from protocols.errors import ConfigurationError
 from protocols.ring import RingVector
 
