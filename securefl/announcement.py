@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from protocols.aggregation.messages import Envelope
@@ -15,6 +17,10 @@ from securefl import global_state, protection
 from securefl.errors import BadInput
 from securefl.plan import Plan
 
+# Both stand in ledgers and statements, and are shown to people: short, printable, and numbers that JSON can say.
+_Run = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.-]{1,64}\Z")]
+_Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
 
 class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One attempt at one round. ``model``: float32, little-endian; empty where the server cannot read it.
@@ -23,9 +29,9 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     in the first round under a new key, the clients' signed words for it.
     """
 
-    run: str
-    round: int
-    attempt: int
+    run: _Run
+    round: _Number
+    attempt: _Number
     plan: Plan
     model: bytes
     tag: bytes

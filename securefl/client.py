@@ -189,6 +189,8 @@ class Client:
     def _begin(self, announced: Announcement, request: bytes) -> bytes:
         self._session = None
         roster, plan = self._consent(announced.plan)
+        if self._store.get(_closed(announced.run)) is not None:
+            raise Refused(f"run {announced.run} is over for this client: it has signed its statement")
         self.account.check_round(plan, announced.run)  # before keys go out; the charge is what binds
         sealed = protection.protection_of(plan).sealed
         start, coder = (self._sealed_start if sealed else self._open_start)(announced)
@@ -209,7 +211,7 @@ class Client:
     def _open_start(self, announced: Announcement) -> tuple[NDArray[np.float32], Encoding]:
         """The model that came with the announcement, and the encoding; the attempt is remembered."""
         start = announced.vector()
-        self._store.join_attempt(announced.run, announced.round, announced.attempt)
+        self._joined(announced)
         return start, protection.encoding(announced.plan, None, self._work)
 
     def _sealed_start(self, announced: Announcement) -> tuple[NDArray[np.float32], Encoding]:
@@ -218,8 +220,14 @@ class Client:
         key, start = holder.key_for(announced), holder.model
         if start is None:
             raise Behind("this client has no model of this run yet")
-        self._store.join_attempt(announced.run, announced.round, announced.attempt)
+        self._joined(announced)
         return start, holder.take_up(key)
+
+    def _joined(self, announced: Announcement) -> None:
+        """Remember attempt and plan, before anything is signed in it."""
+        self._store.join_attempt(announced.run, announced.round, announced.attempt)
+        if self._store.get(_plan_of(announced.run)) is None:
+            self._store.put({_plan_of(announced.run): announced.plan.digest()})
 
     def _contribute(self, announced: Announcement, start: NDArray[np.float32]) -> Floats:
         self.account.charge(announced)
@@ -248,10 +256,11 @@ class Client:
         return encode(Endorsed(canonical(endorse(report, self._statement(request.run), self._identity))))
 
     def _statement(self, run: str) -> SignedStatement:
-        """What this client says of its own side of a run, as things stand."""
+        """What this client says of its own side of a run, which ends for it here: what came later would be left out."""
         roster, plan = self._pinned()
-        if not self._store.joined(run):
-            raise Refused(f"this client took part in no round of run {run!r}")
+        if self._store.get(_plan_of(run)) != plan.digest():
+            raise Refused(f"this client took part in no round of run {run!r} under the plan that it has accepted now")
+        self._store.put({_closed(run): b"closed"})
         held = self.model_file(run)
         model = "unknown" if held is None else hashlib.sha256(held).hexdigest()
         return sign(statement(self.account, run, plan, roster, model), self._identity)
@@ -281,6 +290,15 @@ class Client:
         if joining or found.round is not None:  # else anybody could have this client remember runs without end
             self._keyholders[run] = found
         return found
+
+
+def _plan_of(run: str) -> str:
+    """Where the plan is remembered that a run was joined under."""
+    return f"plan {run}"
+
+
+def _closed(run: str) -> str:
+    return f"closed {run}"
 
 
 def _reason(error: Exception) -> str:

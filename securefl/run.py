@@ -77,7 +77,11 @@ class Run:
             private_folder(folder)
         except OSError as error:
             raise BadInput(f"cannot create {folder} ({error.strerror}): choose another --out") from error
-        (folder / JOB).write_text(job.to_toml(), encoding="utf-8")
+        try:
+            with (folder / JOB).open("x", encoding="utf-8") as file:  # the claim: of two at once, one has it
+                file.write(job.to_toml())
+        except FileExistsError as error:
+            raise RunExists(f"{folder} was just taken by another run: choose another --out") from error
         try:
             run = cls(job, folder, material, job.rounds)
         except BaseException:  # nothing has run yet, and the name is free again
@@ -92,6 +96,7 @@ class Run:
         if not (folder / JOB).is_file():
             raise NotARun(f"{folder} is not the folder of a run: it has no {JOB}")
         job = jobs.load(folder / JOB)
+        run_clients.require_ledgers(job, folder)
         run = cls(job, folder, run_clients.load(job))
         recorded = folder / PLAN
         if not recorded.exists():

@@ -12,6 +12,7 @@ from pathlib import Path
 from securefl.account import load_identity
 from securefl.client import Client
 from securefl.data import Dataset
+from securefl.errors import LedgerError
 from securefl.job import Job
 from securefl.job.federation import Federation
 from securefl.plan import Plan
@@ -20,7 +21,7 @@ from securefl.privacy.fingerprint import refuse_twin
 from securefl.privacy.ledger import Ledger, Owner
 from securefl.privacy.ledger.file import is_ledger, read
 from securefl.releases import releases
-from securefl.run_folder import STORE, private_folder
+from securefl.run_folder import HISTORY, STORE, private_folder
 from securefl.store import Store
 
 
@@ -69,6 +70,24 @@ def carried_over(clients: Sequence[Client], run: str, plan: Plan) -> dict[str, C
     return found
 
 
+def require_ledgers(job: Job, folder: Path) -> None:
+    """Raise ``LedgerError`` if a run that has begun lacks a client's ledger: a new one would forget what was spent."""
+    if job.budget is None or not (folder / HISTORY).exists():
+        return
+    for name in job.clients:
+        path = job.ledger_folder(folder) / f"{name}.sqlite"
+        if not path.exists() or not _keep(path).exists():
+            raise LedgerError(
+                f"the ledger of {name} is not at {path}, or its identity not beside it, though the run has begun: "
+                "restore both from where they were moved, or from a backup"
+            )
+
+
+def _keep(path: Path) -> Path:
+    """Where identity and memory lie, beside a ledger."""
+    return path.with_name(f"{path.stem}.keep.sqlite")
+
+
 def _client(job: Job, folder: Path, material: Material, name: str) -> Client:
     private = folder / "clients" / name
     private_folder(private)
@@ -97,6 +116,6 @@ def _kept(job: Job, path: Path, data: str) -> tuple[Store, Ledger]:
     """What outlives the run: the client's identity and memory, and the ledger of its data, of its first unit."""
     private_folder(path.parent)
     name = path.stem
-    keep = Store(path.with_name(f"{name}.keep.sqlite"))
+    keep = Store(_keep(path))
     unit = read(path).header.unit if is_ledger(path) else job.privacy.unit
     return keep, Ledger(path, load_identity(keep), Owner(name, data, unit), job.budget)

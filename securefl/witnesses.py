@@ -16,7 +16,7 @@ from securefl.errors import LedgerError, NotARun
 from securefl.privacy.ledger import Witness
 from securefl.store import Store
 
-_NAME: Final = "witnesses"
+_NAME: Final = "witness"
 
 
 class Seen(Struct, frozen=True, array_like=True):
@@ -41,7 +41,6 @@ class Witnesses:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._seen = _loaded(store.get(_NAME))
 
     def see(self, run: str, owner: bytes, name: str, shown: bytes) -> None:
         """Remember the head that the owner of this public key showed in a run.
@@ -59,13 +58,15 @@ class Witnesses:
         except LedgerError as error:
             raise MalformedMessage(f"{name} showed what is no head of a ledger: {error}") from error
         keys = (f"{owner.hex()} run {run}", f"{owner.hex()} {head.ledger.hex()}")
-        for key in keys:
-            before = self._seen.get(key, Seen(shown))
+        seen = {key: self._at(key) or Seen(shown) for key in keys}
+        for before in seen.values():
             why = before.refuses(head)
             if why is not None:
-                self._keep({key: replace(before, contradiction=why)})
+                # In both places: what was set back between runs belongs into the statement on this one, too.
+                self._keep({key: replace(before, contradiction=why) for key in keys})
                 raise Inconsistent(f"the ledger of {name} is not the one seen before: {why}")
-        self._keep({key: replace(self._seen.get(key, Seen(b"")), head=shown) for key in keys})
+        wrong = next((each.contradiction for each in seen.values() if each.contradiction), "")
+        self._keep({key: replace(each, head=shown, contradiction=wrong) for key, each in seen.items()})
 
     def contributed(self, run: str, owner: bytes) -> None:
         """Remember that the owner of this public key sent what is charged: its ledger has grown since it was seen."""
@@ -74,20 +75,22 @@ class Witnesses:
             return
         head = Witness.decoded(seen.head)
         keys = (f"{owner.hex()} run {run}", f"{owner.hex()} {head.ledger.hex()}")
-        self._keep({key: replace(self._seen[key], least=head.head.sequence + 1) for key in keys})
+        self._keep({key: replace(seen, least=head.head.sequence + 1) for key in keys})
 
     def of(self, run: str, owner: bytes) -> Seen | None:
         """What was seen last, in this run, of the ledger of the owner of this public key."""
-        return self._seen.get(f"{owner.hex()} run {run}")
+        return self._at(f"{owner.hex()} run {run}")
+
+    def _at(self, key: str) -> Seen | None:
+        stored = self._store.get(f"{_NAME} {key}")
+        try:
+            return None if stored is None else msgspec.msgpack.decode(stored, type=Seen)
+        except msgspec.DecodeError as error:
+            raise NotARun(
+                "what was seen of another's ledger cannot be read: restore that store from a backup"
+            ) from error
 
     def _keep(self, seen: dict[str, Seen]) -> None:
-        if self._seen != (grown := {**self._seen, **seen}):
-            self._seen = grown
-            self._store.put({_NAME: msgspec.msgpack.encode(grown)})
-
-
-def _loaded(stored: bytes | None) -> dict[str, Seen]:
-    try:
-        return {} if stored is None else msgspec.msgpack.decode(stored, type=dict[str, Seen])
-    except msgspec.DecodeError as error:
-        raise NotARun("what was seen of others' ledgers cannot be read: restore that store from a backup") from error
+        changed = {key: each for key, each in seen.items() if self._at(key) != each}
+        if changed:
+            self._store.put({f"{_NAME} {key}": msgspec.msgpack.encode(each) for key, each in changed.items()})

@@ -57,8 +57,9 @@ def _require(value: Struct, most: dict[str, float]) -> None:
     """
     for name, limit in most.items():
         given = getattr(value, name)
-        if not 0 < given <= limit:
-            raise BadInput(f"{name} is {given}: it must be above 0 and at most {limit:g}")
+        least = _LEAST_RATE if name == "sampling_rate" else 0
+        if not (0 < given <= limit and given >= least):
+            raise BadInput(f"{name} is {given}: it must be above {least:g} and at most {limit:g}")
         if name not in _WHOLE:
             msgspec.structs.force_setattr(value, name, float(given))
 
@@ -68,6 +69,9 @@ _WHOLE = ("steps", "dimension", "honest")
 MOST_NOISE = 1e6
 """Of a noise multiplier."""
 _MOST = 2.0**62
+# Of so many steps, or at so small a rate, what a step costs is lost to rounding.
+_MOST_STEPS = 1e9
+_LEAST_RATE = 1e-9
 LEAST_DELTA = 1e-12
 """Below this, composed privacy loss distributions are rounding errors."""
 
@@ -88,7 +92,7 @@ class DPSGD(Struct, frozen=True, tag="dpsgd", tag_field="mechanism", forbid_unkn
     clip: Positive = 1.0
 
     def __post_init__(self) -> None:
-        _require(self, {"noise_multiplier": MOST_NOISE, "sampling_rate": 1, "steps": _MOST, "clip": _MOST})
+        _require(self, {"noise_multiplier": MOST_NOISE, "sampling_rate": 1, "steps": _MOST_STEPS, "clip": _MOST})
 
 
 class NoisedSum(Struct, frozen=True, tag="noised-sum", tag_field="mechanism", forbid_unknown_fields=True):

@@ -122,7 +122,8 @@ def of_plan(plan: Plan, tested: bool) -> Iterator[Hazard]:
 
 
 def merged(listed: tuple[Hazard, ...], derived: Iterator[Hazard]) -> tuple[Hazard, ...]:
-    """What a run listed, behind it what its plan implies and the run left out; the gravest first."""
-    named = {one.kind for one in listed}
-    every = (*listed, *(one for one in derived if one.kind not in named))
+    """What the plan implies, in its own words, and what else the run listed; the gravest first."""
+    implied = tuple(derived)
+    named = {one.kind for one in implied}
+    every = (*(one for one in listed if one.kind not in named), *implied)
     return tuple(sorted(every, key=lambda one: get_args(Weight).index(one.weight)))

@@ -182,7 +182,8 @@ def _differences(said: object, found: object, place: str) -> Iterator[str]:
         for index, (left, right) in enumerate(zip(said, found, strict=True)):
             yield from _differences(left, right, f"{place}[{index}]")
     elif isinstance(said, int | float) and isinstance(found, int | float) and not isinstance(said, bool):
-        if abs(said - found) > _ROUNDING * max(1.0, abs(said)):
+        whole = isinstance(said, int) and isinstance(found, int)
+        if said != found if whole else abs(said - found) > _ROUNDING * abs(said):
             yield f"{place} is {said:.6g} and comes to {found:.6g}"
     elif said != found:
         yield f"{place} is {_short(said)} and comes to {_short(found)}"

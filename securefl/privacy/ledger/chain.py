@@ -102,7 +102,7 @@ class Entry(Content, frozen=True, forbid_unknown_fields=True):
         limit = "no budget" if self.budget is None else f"epsilon {self.budget.epsilon:g} at {self.budget.delta:g}"
         seeded = ", SIMULATED" if self.simulated else ""
         return (
-            f"{self.sequence}  {self.time}  run {self.run}, round {self.round}, attempt {self.attempt}: "
+            f"{self.sequence}  {self.time}  run {self.run!r}, round {self.round}, attempt {self.attempt}: "
             f"{' + '.join(map(str, self.releases))} under {limit}, data {self.fingerprint.hex()[:8]}{seeded}"
         )
 

@@ -43,16 +43,6 @@ MORE: dict[str, tuple[str, dict[str, Table], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def secagg(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy.finished(toy.job(), tmp_path_factory.mktemp("runs") / "secagg")
-
-
-@pytest.fixture(scope="module")
-def ckks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy.finished(toy.job("ckks"), tmp_path_factory.mktemp("runs") / "ckks")
-
-
 @pytest.fixture
 def copy(secagg: Path, tmp_path: Path) -> Path:
     """A run that a test may change."""
