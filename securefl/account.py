@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import msgspec
+
 from protocols.aggregation.session import Roster
 from protocols.errors import Inconsistent
 from protocols.primitives import Identity
@@ -26,6 +28,8 @@ from securefl.store import Store
 from securefl.witnesses import Witnesses
 
 _IDENTITY = "identity"
+_REFUSED = "refused rounds"
+_RUNS_COUNTED = 1000  # the newest: whoever may announce rounds can name runs without end
 
 
 def load_identity(store: Store, random: Random = os.urandom) -> Identity:
@@ -81,9 +85,10 @@ class Account:
         try:
             self.check(plan, 1)
         except BudgetExceeded:
-            if not any(entry.run == run for entry in self.ledger.entries()):
-                raise  # anybody could have this counted for runs without end
-            self._keep.put({_refusals(run): str(self.refusals(run) + 1).encode()})
+            counts = self._refused()
+            newest = {**{other: counts[other] for other in counts if other != run}, run: counts.get(run, 0) + 1}
+            kept = dict(list(newest.items())[-_RUNS_COUNTED:])
+            self._keep.put({_REFUSED: msgspec.msgpack.encode(kept)})
             raise
 
     def charge(self, announced: Announcement) -> None:
@@ -95,7 +100,10 @@ class Account:
 
     def refusals(self, run: str) -> int:
         """How many rounds of a run this owner's budget refused."""
-        return int(self._keep.get(_refusals(run)) or b"0")
+        return self._refused().get(run, 0)
+
+    def _refused(self) -> dict[str, int]:
+        return msgspec.msgpack.decode(self._keep.get(_REFUSED) or b"\x80", type=dict[str, int])
 
     def random(self, announced: Announcement, purpose: str) -> Random:
         """What noise and samples of one attempt are drawn from; never the same for two attempts or purposes."""
@@ -120,7 +128,3 @@ class Account:
             except Inconsistent as error:
                 wrong.append(str(error))
         return wrong
-
-
-def _refusals(run: str) -> str:
-    return f"refused {run}"

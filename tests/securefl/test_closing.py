@@ -231,6 +231,17 @@ def test_a_client_says_nothing_of_runs_that_it_did_not_join(ended: Ended) -> Non
     assert "took part in no round" in ended.ada.errors[-1]
 
 
+def test_a_client_that_has_stated_its_side_of_a_run_takes_no_further_part_in_it(tmp_path: Path) -> None:
+    """Else what it charges afterwards would be in no statement."""
+    run = Run.create(toy.job(protection={"threshold": 3}), tmp_path / "run")
+    records = run.rounds()
+    assert "ada" in next(records).contributors
+    said = statement(run._clients[0].handle(encode(StateRequest(run._server.run)))).statement
+    assert len(said.charges) == 1
+    assert next(records).dropped == {"ada": "refused: policy"}
+    assert "is over for this client" in run._clients[0].errors[-1]
+
+
 def test_a_client_that_accepted_no_plan_says_nothing() -> None:
     new = client("ada")
     assert refusal(new.handle(encode(StateRequest("run")))) == "policy"

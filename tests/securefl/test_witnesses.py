@@ -12,17 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.aggregation.session import Roster
 from protocols.errors import Inconsistent, MalformedMessage, ProtocolError
 from protocols.primitives import Identity
 from securefl import SGD, Client, Ledger, Server, Store
 from securefl.account import load_identity
-from securefl.closing import statements
 from securefl.errors import NotARun
 from securefl.plan import ClientLevel, PrivacyTerms
 from securefl.privacy.ledger import Head, Owner, Witness
 from securefl.privacy.mechanism import Budget
-from securefl.report.statement import opened
+from securefl.report.statement import Statement
 from securefl.round import enrol
+from securefl.testimony import statement
 from securefl.witnesses import Witnesses
 from tests.securefl.federation import CELLS, NAMES, RUN, client, direct, server
 
@@ -116,9 +117,9 @@ def test_memory_outlives_the_process(tmp_path: Path) -> None:
 
 def test_a_memory_that_was_damaged_is_not_taken_for_none() -> None:
     store = Store()
-    store.put({"witnesses": b"\xc1 garbage"})
+    store.put({f"witness {ALICE.hex()} run run": b"\xc1 garbage"})
     with pytest.raises(NotARun, match="restore that store"):
-        Witnesses(store)
+        Witnesses(store).of("run", ALICE)
 
 
 @given(st.binary(max_size=200) | st.binary(min_size=72, max_size=72), st.booleans())
@@ -211,13 +212,14 @@ class Federation:
             assert self.round() == (NAMES, {})
 
     def doubts(self) -> dict[str, tuple[str, ...]]:
-        """What each client states about the others' ledgers, signed."""
-        signed = statements(RUN, self.roster, direct(list(self.owners.values())))
-        return {found.client: found.doubts for found in map(opened, signed)}
+        """What each client would state about the others' ledgers now."""
+        return {name: self._said(owner).doubts for name, owner in self.owners.items()}
 
     def witnessed(self) -> dict[str, dict[str, str]]:
-        signed = statements(RUN, self.roster, direct(list(self.owners.values())))
-        return {found.client: found.witnessed for found in map(opened, signed)}
+        return {name: self._said(owner).witnessed for name, owner in self.owners.items()}
+
+    def _said(self, owner: Client) -> Statement:
+        return statement(owner.account, RUN, self.server.plan, Roster(dict(self.roster)), "unknown")
 
 
 @pytest.fixture
