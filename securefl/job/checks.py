@@ -56,7 +56,8 @@ def _check_source(job: Job) -> None:
         if job.model.factory is None:
             raise BadJob("model.factory", "missing, and there is no pilot to bring a model", remedy("model.factory"))
         return
-    for key, value in (("data.loader", data.loader), ("data.test", data.test), ("data.sizes", data.sizes or None)):
+    brought = (data.loader, data.test, data.held_out, data.sizes or None)
+    for key, value in zip(("data.loader", "data.test", "data.held_out", "data.sizes"), brought, strict=True):
         if value is not None:
             raise BadJob(key, f"the pilot {data.pilot!r} brings its own data", "Leave this key out, or data.pilot")
     if data.name != data.pilot:  # a second name for the same records would be a second budget

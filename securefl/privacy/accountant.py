@@ -20,7 +20,7 @@ import numpy as np
 from securefl.errors import AccountingMismatch, BadInput
 from securefl.privacy import renyi
 from securefl.privacy.mechanism import Budget, Cost, Mechanism, SampledGaussian, SkellamSum, Unit, cost
-from securefl.privacy.search import CHOICES, LEAST_NOISE, MOST_NOISE, four_digits, largest_within
+from securefl.privacy.search import CHOICES, LEAST_NOISE, MOST_NOISE, four_digits, largest, largest_within
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -113,6 +113,27 @@ def affordable_rounds(
     equal = min((counts.get(_one(part), 0) // part.count for part in each), default=0)
     others = _together((*before, *_times(each, -equal)))
     return max(0, _affordable(others, each, budget) - equal)
+
+
+def surely_affordable(
+    round_costs: Sequence[Mechanism], budget: Budget, spent: Iterable[Mechanism] = (), unit: Unit = "record"
+) -> int:
+    """A number of further rounds that ``budget`` covers for certain, in milliseconds; ``affordable_rounds`` is no less.
+
+    By the Renyi bound and what the PLD's grid may add to it: ``epsilon`` of so many rounds is within the budget, unless
+    it raises ``AccountingMismatch``. Raises ``BadInput`` on what has no epsilon for ``unit``.
+    """
+    each, before = _charged(round_costs, unit), _charged(spent, unit)
+    if _least_noise((*each, *before)) < LEAST_NOISE:
+        return 0
+
+    def fits(rounds: int) -> bool:
+        total = _together((*before, *_times(each, rounds)))
+        bound = renyi.epsilon(total, budget.delta) * (1 + _SAME)  # ours: it needs no package to be imported first
+        steps = sum(one.count for one in _gaussians(total))
+        return bound <= _FINE_UP_TO and bound + _slack(steps, budget.delta, _FINE) <= budget.epsilon
+
+    return largest(fits, 1, 0, MOST_ROUNDS + 1)
 
 
 def calibrate(
@@ -304,13 +325,18 @@ def _step(noise: float, rate: float, grid: float) -> PrivacyLossDistribution:
 def _renyi_epsilon(total: _Total, delta: float) -> float:
     if not total:
         return 0.0
-    noises = [one.noise_multiplier for one in _gaussians(total)]
-    if min(noises + [math.sqrt(one.variance) / one.l2 for one in _skellams(total)]) < LEAST_NOISE:
+    if _least_noise(total) < LEAST_NOISE:
         return math.inf
     from dp_accounting.rdp import compute_epsilon
 
     curve = sum(part.count * np.array(_renyi_curve(_one(part))) for part in total)
     return float(compute_epsilon(renyi.ORDERS, curve, delta)[0])
+
+
+def _least_noise(total: _Total) -> float:
+    """Of any part, in sensitivities."""
+    noises = [one.noise_multiplier for one in _gaussians(total)]
+    return min(noises + [math.sqrt(one.variance) / one.l2 for one in _skellams(total)])
 
 
 @lru_cache(maxsize=4096)

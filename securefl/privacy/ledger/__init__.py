@@ -13,7 +13,7 @@ from pathlib import Path
 
 from protocols.primitives import Identity
 from securefl.errors import BadInput, BudgetExceeded, LedgerError
-from securefl.privacy.accountant import affordable_rounds, epsilon
+from securefl.privacy.accountant import affordable_rounds, epsilon, surely_affordable
 from securefl.privacy.ledger.audit import Spent, Verified, export, verify, verify_export
 from securefl.privacy.ledger.chain import (
     Chain,
@@ -69,6 +69,7 @@ class Ledger:
         self._identity = identity
         self._lock = threading.RLock()
         self._allowance: _Allowance | None = None
+        self._certain: _Allowance | None = None
         self._file = LedgerFile(str(path), begun(owner, identity, _now()))
         try:
             self._chain = self._file.chain()
@@ -181,6 +182,7 @@ class Ledger:
         """Go on with this longer chain, counting down the rounds that still fit."""
         for entry in chain.entries[len(self._chain.entries) :]:
             self._allowance = self._allowance and self._allowance.after(entry)
+            self._certain = self._certain and self._certain.after(entry)
         self._chain = chain
 
     def _refuse_second_charge(self, run: str, round: int, attempt: int) -> None:
@@ -191,7 +193,7 @@ class Ledger:
             )
 
     def _refuse_above_budget(self, releases: tuple[Release, ...], rounds: int) -> None:
-        if self.budget is None:
+        if self.budget is None or rounds <= self._certainly_left(self.budget, releases):
             return
         left = self._rounds_left(self.budget, releases)
         if rounds > left:
@@ -199,6 +201,13 @@ class Ledger:
             after = epsilon([*spent, *releases * rounds], delta, unit)
             before = epsilon(spent, delta, unit)
             raise BudgetExceeded(self.owner.client, before, after, self.budget.epsilon, left, rounds)
+
+    def _certainly_left(self, budget: Budget, releases: tuple[Release, ...]) -> int:
+        """By a bound that takes no time: as long as it holds, nothing needs to be solved."""
+        if self._certain is None or self._certain.releases != releases:
+            left = surely_affordable(releases, budget, self._chain.releases, self.owner.unit)
+            self._certain = _Allowance(releases, left)
+        return self._certain.left
 
     def _rounds_left(self, budget: Budget, releases: tuple[Release, ...]) -> int:
         """Solved once, which takes seconds, and then counted down while only equal rounds are charged."""

@@ -126,7 +126,7 @@ def _checked(chain: Chain, public_key: bytes | None, witnessed: Iterable[Witness
 
 def _spent(chain: Chain, source: str) -> Iterator[Spent]:
     """Epsilon only grows, so that a budget that was kept at its last charge was kept at all before."""
-    for entry, following in zip(chain.entries, [*chain.entries[1:], None], strict=True):
+    for entry, following in zip(chain.entries, (*chain.entries[1:], None), strict=False):
         if entry.budget is None or (following is not None and following.budget == entry.budget):
             continue
         before = [release for charge in chain.entries[: entry.sequence] for release in charge.releases]

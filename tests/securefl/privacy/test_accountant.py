@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from protocols.encoding.fixedpoint import FixedPoint
 from securefl.errors import AccountingMismatch, BadInput
 from securefl.privacy import accountant, renyi
-from securefl.privacy.accountant import affordable_rounds, calibrate, cross_check, decides, epsilon, parallel
+from securefl.privacy.accountant import (
+    affordable_rounds,
+    calibrate,
+    cross_check,
+    decides,
+    epsilon,
+    parallel,
+    surely_affordable,
+)
 from securefl.privacy.mechanism import DPSGD, SGD, Budget, Mechanism, NoisedSum, SampledGaussian, Skellam, Unit
 from securefl.privacy.search import MOST_NOISE
 
@@ -392,3 +400,12 @@ def test_where_a_composed_loss_distribution_is_rounding_the_renyi_accountant_dec
     assert decides([mechanism], delta) == "RDP"
     assert epsilon([mechanism], delta) == cross_check([mechanism], delta)
     assert decides([DPSGD(3.0, 0.01, 100_000)], 1e-8) == "PLD"
+
+
+@pytest.mark.parametrize("epsilon_cap", [0.5, 3.0, 20.0])
+@pytest.mark.parametrize("mechanism", [DPSGD(1.0, 0.05, 20), DPSGD(4.0, 1.0, 1), DPSGD(1e-3, 0.5, 1)])
+def test_what_is_surely_affordable_is_affordable(mechanism: DPSGD, epsilon_cap: float) -> None:
+    budget, spent = Budget(epsilon_cap, 1e-5), [DPSGD(8.0, 0.1, 5)]
+    sure = surely_affordable([mechanism], budget, spent)
+    assert sure <= affordable_rounds([mechanism], budget, spent)
+    assert epsilon([*spent, *[mechanism] * sure], 1e-5) <= epsilon_cap

@@ -156,7 +156,7 @@ def test_header_and_entries_print_as_lines_for_people(tmp_path: Path) -> None:
         f"signed by {IDENTITY.public.hex()}"
     )
     assert str(FOUR.entries[2]) == (
-        f"3  {TIME}  run run, round 3, attempt 1: "
+        f"3  {TIME}  run 'run', round 3, attempt 1: "
         "DPSGD(noise_multiplier=4.0, sampling_rate=0.5, steps=3, clip=1.0) + "
         "NoisedSum(released='metrics', noise_multiplier=9.0, bound=2.0) "
         "under epsilon 3 at 1e-05, data 64656667"
