@@ -232,16 +232,19 @@ def _aggregation(facts: Facts) -> Aggregation:
 
 
 def _view(facts: Facts) -> View | Unknown:
+    """Counted here from the transcript, and not taken from what the server says of itself."""
     if facts.summary is None:
         return "unknown"
-    seen = facts.summary.server_view
+    kind = KINDS[facts.plan.protection]
+    inputs = sum(each.up.count for each in facts.traffic if each.kind == "masked-input")
+    readable = 0 if kind.sealed else len(facts.history)
     return View(
-        seen.messages,
-        seen.bytes,
-        seen.updates_received,
-        seen.updates_readable,
-        seen.sums_readable,
-        seen.models_readable,
+        sum(each.up.count for each in facts.traffic),
+        sum(each.up.bytes for each in facts.traffic),
+        inputs,
+        0 if kind.masked or kind.sealed else inputs,
+        readable,
+        readable,
     )
 
 
