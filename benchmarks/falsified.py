@@ -4,8 +4,8 @@ All cheats have the folder with the ledgers in it, some a client's key, some the
 Missing here is what no folder can show: that a client trained, sampled or noised otherwise than it charged; that it has
 another ledger, which it showed to nobody; a stranger in the place of a client in everything (keys are printed, to be
 compared with their owners'); a run that never was, signed by all; and what no client states and all sign nevertheless:
-an accuracy, a contribution that is left out, a hazard that the plan does not imply, the model where the server alone
-has it. Nothing is claimed of what the parties store, nor of the hashes in the transcript.
+an accuracy, a contribution that is left out, a hazard that neither plan nor job implies, the model where the server
+alone has it. Nothing is claimed of what the parties store, nor of the hashes in the transcript.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import msgspec
 from msgspec.structs import replace
 
 from benchmarks import forgery
+from benchmarks.colluding import LAST, LITTLE, STRANGER, TOGETHER, impersonate
 from benchmarks.forgery import Statements, first
-from protocols.primitives import Identity
 from securefl import report as reports
 from securefl.errors import SecureFLError
 from securefl.plan import Plan
@@ -29,12 +29,11 @@ from securefl.records import RoundRecord
 from securefl.report import words
 from securefl.report.document import Report, Status
 from securefl.report.endorsements import endorse
-from securefl.report.statement import Head, sign
+from securefl.report.statement import Head
 from securefl.run_folder import MODEL, PLAN, TRANSCRIPT
 from securefl.verification import verified
 
-_STRANGER: Final = Identity(bytes(range(32)))
-_LITTLE: Final = 0.01
+_ONE_PROCESS: Final = "single-process"
 
 
 def missed(folder: Path) -> list[str]:
@@ -67,7 +66,7 @@ def claims_lowered(folder: Path) -> None:
 
     def lower(report: Report) -> Report:
         owner, *others = report.owners
-        claims = tuple(replace(claim, epsilon=_LITTLE, cross_check=_LITTLE) for claim in owner.claims)
+        claims = tuple(replace(claim, epsilon=LITTLE, cross_check=LITTLE) for claim in owner.claims)
         return replace(report, owners=(replace(owner, claims=claims), *others))
 
     forgery.report(folder, lower)
@@ -119,9 +118,9 @@ def statement_by_a_stranger(folder: Path) -> None:
     """A client's statement, and its signature under the report, under another key."""
 
     def sign_instead(report: Report) -> Report:
-        return replace(report, signatures=(endorse(report, report.statements[0], _STRANGER), *report.signatures[1:]))
+        return replace(report, signatures=(endorse(report, report.statements[0], STRANGER), *report.signatures[1:]))
 
-    _impersonate(folder)
+    impersonate(folder)
     forgery.report(folder, sign_instead)
 
 
@@ -178,7 +177,7 @@ def rounds_emptied(folder: Path) -> None:
 def page_changed(folder: Path) -> None:
     """The epsilon that was spent, wherever the page names it."""
     spent = [one.epsilon_after for one in reports.read(folder).owners if isinstance(one.epsilon_after, float)]
-    forgery.text(folder / reports.HTML, words.number(max(spent), 2), words.number(_LITTLE, 2))
+    forgery.text(folder / reports.HTML, words.number(max(spent), 2), words.number(LITTLE, 2))
 
 
 def plot_changed(folder: Path) -> None:
@@ -186,16 +185,31 @@ def plot_changed(folder: Path) -> None:
     path = folder / reports.HTML
     before, opening, plot = path.read_text(encoding="utf-8").partition('aria-label="Epsilon')
     spent = plot.partition("ending at ")[2].partition('"')[0]
-    path.write_text(before + opening + plot.replace(spent, f"{_LITTLE}"), encoding="utf-8")
+    path.write_text(before + opening + plot.replace(spent, f"{LITTLE}"), encoding="utf-8")
+
+
+def plot_moved(folder: Path) -> None:
+    """A plot, over what the page says above it."""
+    forgery.text(folder / reports.HTML, '<g id="epsilon-figure_1">', '<g id="epsilon-figure_1" transform="scale(9)">')
+
+
+def hazard_in_summary_removed(folder: Path) -> None:
+    """The one that everything ran in one process, from what the server says of the run."""
+    forgery.summary(
+        folder, lambda found: replace(found, hazards=tuple(one for one in found.hazards if one.kind != _ONE_PROCESS))
+    )
+
+
+def view_in_summary_shrunk(folder: Path) -> None:
+    """What the server got, in the summary, to nothing."""
+    forgery.summary(folder, lambda found: replace(found, server_view=replace(found.server_view, updates_received=0)))
 
 
 def summary_lowered(folder: Path) -> None:
     """Every epsilon in it."""
     forgery.summary(
         folder,
-        lambda found: replace(
-            found, epsilon=_LITTLE, epsilon_by_client=dict.fromkeys(found.epsilon_by_client, _LITTLE)
-        ),
+        lambda found: replace(found, epsilon=LITTLE, epsilon_by_client=dict.fromkeys(found.epsilon_by_client, LITTLE)),
     )
 
 
@@ -212,7 +226,7 @@ def transcript_truncated(folder: Path) -> None:
 
 def ledger_truncated(folder: Path) -> None:
     """By its last entry; it is consistent in itself."""
-    forgery.edit_ledger(folder, first(folder).client, _LAST)
+    forgery.edit_ledger(folder, first(folder).client, LAST)
 
 
 def ledger_edited(folder: Path) -> None:
@@ -238,72 +252,15 @@ def ledger_made_anew(folder: Path) -> None:
     forgery.new_ledger(folder, said, [replace(one, releases=forgery.noisier(one.releases)) for one in said.charges])
 
 
-# With the keys of all clients: they sign whatever the server puts together
-
-
-def together_a_charge_is_forgotten(folder: Path) -> None:
-    """By one client, in ledger and statement; the heads that its peers saw were all before it."""
-    said = first(folder)
-    forgery.edit_ledger(folder, said.client, _LAST)
-    forgery.sign_again(folder, forgery.restated(folder, said, said.charges[:-1]))
-
-
-def together_charges_have_more_noise(folder: Path) -> None:
-    """One client's, in a new ledger and its statement."""
-    said = first(folder)
-    charges = [replace(one, releases=forgery.noisier(one.releases)) for one in said.charges]
-    forgery.new_ledger(folder, said, charges)
-    forgery.sign_again(folder, forgery.restated(folder, said, charges))
-
-
-def together_the_past_is_forgotten(folder: Path) -> None:
-    """By one client: a new ledger has all charges of this run, and would have none of earlier ones."""
-    said = first(folder)
-    forgery.new_ledger(folder, said, said.charges)
-    forgery.sign_again(folder, forgery.restated(folder, said, said.charges))
-
-
-def together_the_past_is_forgotten_and_the_ledger_lost(folder: Path) -> None:
-    """The same, and the new ledger is not there to be checked."""
-    together_the_past_is_forgotten(folder)
-    forgery.ledger_path(folder, first(folder).client).unlink()
-
-
-def together_heads_are_left_out(folder: Path) -> None:
-    """One client does not say where its ledger stood, and states an epsilon that does not follow from it."""
-    said = replace(first(folder), before="unknown", after="unknown", epsilon_after=_LITTLE)
-    forgery.sign_again(folder, said)
-
-
-def together_epsilon_is_understated(folder: Path) -> None:
-    """By one client, of all that was ever charged."""
-    forgery.sign_again(folder, replace(first(folder), epsilon_after=_LITTLE))
-
-
-def together_a_client_is_left_out(folder: Path) -> None:
-    """All others have a stranger sign in its name."""
-    client = first(folder).client
-    _impersonate(folder)
-    forgery.assemble_again(folder, reports.read(folder).run.clients, {client: _STRANGER})
-
-
-_LAST: Final = "DELETE FROM entry WHERE sequence = (SELECT MAX(sequence) FROM entry)"
-
-
-def _impersonate(folder: Path) -> None:
-    forgery.statements(folder, lambda found: [sign(found[0].statement, _STRANGER), *found[1:]])
-
-
 FALSIFICATIONS: Final[dict[str, Callable[[Path], None]]] = {
     falsify.__name__.replace("_", " "): falsify
     for falsify in (
         *(claims_lowered, hazard_removed, status_changed, noise_in_statement_raised, statement_removed),
         *(signatures_swapped, signature_removed, statement_by_a_stranger, model_replaced, minimum_in_plan_lowered),
         *(budget_in_job_raised, steps_in_job_doubled, accuracy_raised, contributor_removed, history_emptied),
-        *(rounds_emptied, page_changed, plot_changed, summary_lowered, uploads_in_summary_halved),
+        *(rounds_emptied, page_changed, plot_changed, plot_moved, summary_lowered, uploads_in_summary_halved),
+        *(hazard_in_summary_removed, view_in_summary_shrunk),
         *(transcript_truncated, ledger_truncated, ledger_edited, ledger_set_back, ledger_made_anew),
-        *(together_a_charge_is_forgotten, together_charges_have_more_noise, together_the_past_is_forgotten),
-        *(together_the_past_is_forgotten_and_the_ledger_lost, together_heads_are_left_out),
-        *(together_epsilon_is_understated, together_a_client_is_left_out),
+        *TOGETHER,
     )
 }

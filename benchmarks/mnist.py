@@ -85,8 +85,8 @@ def federated(rounds: int) -> Iterator[RoundRecord]:
         Client(f"client-{i}", Dataset(data.features[part], data.labels[part]), network, budget=budget)
         for i, part in enumerate(parts)
     ]
-    server = Server(network, SecAgg(), EPOCH, FEDERATED, test=records("t10k"))
-    return federate(server, clients, rounds)
+    server = Server(network, SecAgg(), EPOCH, FEDERATED, rounds=rounds, test=records("t10k"))
+    return federate(server, clients)
 
 
 def network() -> nn.Module:

@@ -175,6 +175,7 @@ def _client_level(noise: float, dimension: int, clients: int = 100) -> Plan:
         bound=1.0,
         minimum=SecAgg().minimum_of(clients),
         threshold=None,
+        rounds=1,
         mechanism=SGD(sampling_rate=1.0, steps=1),
         optimizer=LocalOptimizer(0.1),
         architecture="none",

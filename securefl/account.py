@@ -20,12 +20,15 @@ from securefl.errors import BadInput, BudgetExceeded, Refused
 from securefl.plan import Plan
 from securefl.privacy.fingerprint import fingerprint, fingerprint_key
 from securefl.privacy.ledger import Ledger, Owner
-from securefl.privacy.mechanism import Budget
+from securefl.privacy.mechanism import Budget, Unit
 from securefl.privacy.noise import Random
 from securefl.privacy.simulation import seeded
 from securefl.releases import releases
 from securefl.store import Store
 from securefl.witnesses import Witnesses
+
+ATTEMPTS = 2
+"""How often a round is tried, and charged, on average over a run."""
 
 _IDENTITY = "identity"
 _REFUSED = "refused rounds"
@@ -41,9 +44,9 @@ def load_identity(store: Store, random: Random = os.urandom) -> Identity:
     return Identity(secret)
 
 
-def forgotten(name: str, identity: Identity, budget: Budget | None) -> Ledger:
+def forgotten(name: str, identity: Identity, budget: Budget | None, unit: Unit) -> Ledger:
     """A ledger in memory, for trials: it ends with the process, and with it all that was counted."""
-    return Ledger(":memory:", identity, Owner(name, "in memory"), budget)
+    return Ledger(":memory:", identity, Owner(name, "in memory", unit), budget)
 
 
 class Account:
@@ -62,6 +65,7 @@ class Account:
         self.name = name
         self._keep = keep
         self._seed = seed
+        self._accepted_at = 0
         self.fingerprint = fingerprint(fingerprint_key(identity), data.features, data.labels)
 
     @property
@@ -80,8 +84,25 @@ class Account:
         if self.ledger.budget is not None and released and rounds:
             self.ledger.check(released, rounds)
 
+    def accept(self, plan: Plan, rounds: int) -> None:
+        """The same as ``check``; from now on it is counted what this plan is charged for."""
+        self.check(plan, rounds)
+        self._accepted_at = len(self.ledger.entries())
+
     def check_round(self, plan: Plan, run: str) -> None:
-        """The same for the next round of a run; a refusal is counted."""
+        """The same for the next round of a run; a refusal is counted.
+
+        Raises ``Refused`` where the plan was charged for twice its rounds already, in this run or, since it was
+        accepted, in all that the server named: an attempt may fail now and then, but a server may not spend what is
+        left of the owner's budget on one plan.
+        """
+        entries = self.ledger.entries()
+        charged = max(sum(entry.run == run for entry in entries), len(entries) - self._accepted_at)
+        if charged >= ATTEMPTS * plan.rounds:
+            raise Refused(
+                f"for this plan of {plan.rounds} rounds {charged} attempts were charged: ask why so many failed, or "
+                "who else asks, and accept a new run if it is to go on"
+            )
         try:
             self.check(plan, 1)
         except BudgetExceeded:
@@ -127,4 +148,5 @@ class Account:
                 self.witnesses.see(run, roster.public_key(name), name, head)
             except Inconsistent as error:
                 wrong.append(str(error))
+        self.witnesses.save()
         return wrong

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from protocols.encoding.quantise import FEWEST_LEVELS
-from securefl.draft import Draft
+from securefl import draft
 from securefl.errors import BadInput
 from securefl.job import Job, checks
 from securefl.plan import Plan
@@ -26,7 +26,7 @@ def calibrated(job: Job, module: nn.Module) -> Job:
     """
     if job.calibrated:
         return job
-    from securefl.privacy.accountant import calibrate
+    from securefl.privacy.planning import calibrate
 
     def at(noise: float) -> Sequence[Release]:
         return _released(_with_noise(job, noise), module)
@@ -61,5 +61,4 @@ def _with_noise(job: Job, noise: float) -> Job:
 
 def plan_of(job: Job, module: nn.Module) -> Plan:
     """The plan that the job would run under, its noise given. Raises ``BadInput`` for one that could fail later."""
-    draft = Draft(job.name, job.shield, job.mechanism, job.optimizer, job.weights, job.model.seed, job.terms)
-    return draft.plan(module, sorted(job.clients))
+    return draft.of_job(job).plan(module, sorted(job.clients))

@@ -11,6 +11,7 @@ from protocols.aggregation.messages import ApplyRequest, Envelope
 from protocols.aggregation.verify import read
 from protocols.delivery.messages import Checkpoint
 from securefl.errors import NotARun
+from securefl.outcome import Outcome
 from securefl.store import Store
 
 T = TypeVar("T")
@@ -23,8 +24,9 @@ class State(Struct, frozen=True, array_like=True):
     """What the server keeps: the last committed round, the last attempt begun, and the model or, sealed, its name.
 
     ``pending``: a sum that was handed to the clients and is not committed yet; it is handed out again, never formed
-    again. ``key_round``: after which round the clients' key was made. ``evidence``: the clients' signed words for
-    ``tag``. ``behind``: who does not have key and model.
+    again. ``outcome``: of the last committed round or, where a sum is pending, of that one. ``key_round``: after which
+    round the clients' key was made. ``evidence``: the clients' signed words for ``tag``. ``behind``: who does not have
+    key and model.
     """
 
     run: str = ""
@@ -37,6 +39,7 @@ class State(Struct, frozen=True, array_like=True):
     behind: tuple[str, ...] = ()
     pending: ApplyRequest | None = None
     key_round: int = 0
+    outcome: Outcome | None = None
 
 
 class Kept:

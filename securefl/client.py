@@ -38,14 +38,15 @@ from securefl.global_state import Measured
 from securefl.keyholder import KeyHolder
 from securefl.keystream import fastest
 from securefl.plan import Plan
-from securefl.policy import Policy, check_announced, check_model, check_roster
+from securefl.policy import Policy, check_announced, check_model, check_roster, check_round
 from securefl.privacy.ledger import Ledger
-from securefl.privacy.mechanism import Budget
+from securefl.privacy.mechanism import Budget, Unit
 from securefl.report.canonical import canonical, read
 from securefl.report.document import Report
 from securefl.report.endorsements import endorse
 from securefl.report.statement import SignedStatement, sign
 from securefl.store import Store
+from securefl.sums import Sums
 from securefl.testimony import statement
 
 if TYPE_CHECKING:
@@ -60,10 +61,11 @@ class Client:
 
     ``policy`` is what the owner takes part in; it may be replaced in a run and then holds from the next attempt on.
     ``ledger``, ``store`` and ``keep`` outlive the process where they are files; what must outlive the run, too, is in
-    ``keep``: the identity, and heads of others' ledgers. ``held_out`` are records to measure with, ``test`` is the
-    public test set, needed where only clients can read the model. ``seed``: noise and samples come from it, which only
-    simulations may do. ``device`` is where torch computes. ``errors`` is the owner's own log of why requests were
-    refused. ``work`` is how masks and ciphertexts are made: a pool's ``map`` in it shares them out among processes.
+    ``keep``: the identity, and heads of others' ledgers. ``unit``: of a ledger in memory. ``held_out`` are records to
+    measure with, ``test`` is the public test set, needed where only clients can read the model. ``seed``: noise and
+    samples come from it, which only simulations may do. ``device`` is where torch computes. ``errors`` is the owner's
+    own log of why requests were refused, and of what went wrong in training. ``work`` is how masks and ciphertexts are
+    made: a pool's ``map`` in it shares them out among processes.
 
     **Guarantee**: no update leaves before its cost is in the ledger, and none that the budget does not cover.
     """
@@ -82,6 +84,7 @@ class Client:
         store: Store | None = None,
         keep: Store | None = None,
         random: Random = os.urandom,
+        unit: Unit = "record",
         seed: int | None = None,
         work: Work | None = None,
         device: str = "cpu",
@@ -92,11 +95,11 @@ class Client:
         self._store = store or Store()
         keep = keep or self._store
         self._identity = load_identity(keep, random)
-        ledger = ledger or forgotten(name, self._identity, budget)
+        ledger = ledger or forgotten(name, self._identity, budget, unit)
         if ledger.budget != budget:
             raise BadInput(f"{name}: the ledger was opened for another budget: open it with the same")
         self.account = Account(name, self._identity, ledger, keep, data, seed)
-        self._material = Material(data, model, held_out, device)
+        self._material = Material(data, model, held_out, device, self._log)
         self._test = test
         self._random = random
         self._work = work or Work(fastest())
@@ -125,7 +128,7 @@ class Client:
         self.policy.check(plan, self.name, self.budget)
         self.account.check_simulated(plan)
         check_model(plan, self._material)
-        self.account.check(plan, rounds)
+        self.account.accept(plan, rounds)
         self._accepted = (Roster(dict(roster)), plan)
         self._keyholders.clear()  # they trust the roster from before
 
@@ -135,13 +138,17 @@ class Client:
 
     def model(self, run: str) -> NDArray[np.float32] | None:
         """The run's current model, where this client holds it (CKKS)."""
-        vector = self._keyholder(run).model
+        vector = self.vector(run)
         return None if vector is None else global_state.parameters(self._pinned()[1], vector)
 
     def measured(self, run: str) -> Measured | None:
         """What the run's last round measured on held-out records, where this client holds the model (CKKS)."""
-        vector = self._keyholder(run).model
+        vector = self.vector(run)
         return None if vector is None else global_state.measured(self._pinned()[1], vector)
+
+    def vector(self, run: str) -> NDArray[np.float32] | None:
+        """The same model and what moves with it (:mod:`securefl.global_state`)."""
+        return self._keyholder(run).model
 
     def model_round(self, run: str) -> int | None:
         """The round whose model this client holds, where it holds one (CKKS); 0 before the first."""
@@ -189,18 +196,22 @@ class Client:
     def _begin(self, announced: Announcement, request: bytes) -> bytes:
         self._session = None
         roster, plan = self._consent(announced.plan)
+        check_round(plan, announced.round)
         if self._store.get(_closed(announced.run)) is not None:
             raise Refused(f"run {announced.run} is over for this client: it has signed its statement")
         self.account.check_round(plan, announced.run)  # before keys go out; the charge is what binds
         sealed = protection.protection_of(plan).sealed
         start, coder = (self._sealed_start if sealed else self._open_start)(announced)
         key_id, tag = (announced.key_id, announced.tag) if sealed else (b"", public_tag(announced.model))
+        sums = Sums(self._store, self.policy.same_cohort, announced, public_tag(start.astype("<f4").tobytes()))
         contribution = Contribution(
             lambda: self._contribute(announced, start),
             plan.weights[plan.clients.index(self.name)],
             self.account.shown(),
             lambda: self._material.noise(plan, self.account.random(announced, "noise")),
             lambda shown: self._see(announced.run, roster, shown),
+            sums.admit,
+            sums.opening,
         )
         agreed = terms(plan, roster, announced.run, announced.round, announced.attempt, tag, key_id)
         self._session = AggregationClient(

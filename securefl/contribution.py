@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from securefl import global_state
 from securefl.data import Dataset
 from securefl.errors import BadInput
+from securefl.mishaps import Tell, described, unheard
 from securefl.plan import HeldOut, Plan
 from securefl.privacy.clientlevel import clipped, noise_share
 from securefl.privacy.noise import Random, grid, noised
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
 class Material:
     """A client's own records and code: what it trains on, what it holds out to measure with, and the model's code.
 
-    ``device`` is where torch computes; it changes speed, never a guarantee.
+    ``device`` is where torch computes; it changes speed, never a guarantee. ``tell`` hears what goes wrong and must not
+    show: it is the owner's own log.
     """
 
     data: Dataset = field(repr=False)
     model: Callable[[], nn.Module] = field(repr=False)
     held_out: Dataset | None = field(default=None, repr=False)
     device: str = "cpu"
+    tell: Tell = field(default=unheard, repr=False)
 
     def update(
         self, plan: Plan, start: NDArray[np.float32], random: Random
@@ -70,11 +73,14 @@ class Material:
         from securefl import training
 
         try:
-            return training.train(module, self.data, plan.mechanism, plan.optimizer, random, device=self.device)
-        except Exception:
+            return training.train(
+                module, self.data, plan.mechanism, plan.optimizer, random, device=self.device, tell=self.tell
+            )
+        except Exception as error:
             if plan.privacy.client_level is None:
                 raise
             # Whatever the model's code did: staying away would tell that it failed, which no noise covers.
+            self.tell(f"training failed, and nothing but noise was sent in place of an update: {described(error)}")
             return np.zeros(plan.dimension, np.float32)
 
     def _measured(self, module: nn.Module, held_out: HeldOut, random: Random) -> list[float]:
@@ -86,7 +92,7 @@ class Material:
 
         if self.held_out is None:
             raise BadInput("the plan measures on held-out records and this client has none: give it some")
-        found = evaluation.sums(module, self.held_out, held_out.loss_bound)
+        found = evaluation.sums(module, self.held_out, held_out.loss_bound, self.tell)
         if held_out.noise_multiplier is not None:
             deviation = held_out.noise_multiplier * METRICS_BOUND
             found = noised(found, deviation, grid(METRICS_BOUND, len(found)), random)

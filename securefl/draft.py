@@ -18,6 +18,13 @@ from securefl.protection import Protection
 if TYPE_CHECKING:
     from torch import nn
 
+    from securefl.job import Job
+
+
+def of_job(job: Job) -> Draft:
+    """What a job proposes, its noise given."""
+    return Draft(job.name, job.shield, job.rounds, job.mechanism, job.optimizer, job.weights, job.model.seed, job.terms)
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -25,6 +32,7 @@ class Draft:
 
     job: str
     protection: Protection
+    rounds: int
     mechanism: Training
     optimizer: LocalOptimizer
     weights: Mapping[str, float]
@@ -36,6 +44,10 @@ class Draft:
         from securefl import training, vector
 
         training.check(module)
+        return self.shaped(vector.architecture(module), len(vector.flatten(module)), clients)
+
+    def shaped(self, architecture: str, dimension: int, clients: Sequence[str]) -> Plan:
+        """The same, for a model that is known by its hash and size only."""
         if unknown := sorted(set(self.weights) - set(clients)):
             raise BadInput(f"weights name clients that are not on the roster: {', '.join(unknown)}")
         chosen, count = self.protection, len(clients)
@@ -47,10 +59,11 @@ class Draft:
             bound=1.0 if self.privacy.client_level else chosen.bound,  # client-level updates are in clips
             minimum=chosen.minimum_of(count),
             threshold=chosen.threshold,
+            rounds=self.rounds,
             mechanism=self.mechanism,
             optimizer=self.optimizer,
-            architecture=vector.architecture(module),
-            dimension=len(vector.flatten(module)),
+            architecture=architecture,
+            dimension=dimension,
             model_seed=self.seed,
             colluders=chosen.colluders,
             corrupt=chosen.corrupt,

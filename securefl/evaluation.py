@@ -12,6 +12,7 @@ from torch import nn
 from securefl import training, vector
 from securefl.data import Dataset
 from securefl.errors import BadInput
+from securefl.mishaps import LostRecords, Tell, unheard
 from securefl.pilots import Recipe
 from securefl.privacy.mechanism import SGD
 from securefl.training.batches import Batch, padded
@@ -31,21 +32,23 @@ def accuracy(module: nn.Module, data: Dataset) -> float:
     return right / len(data)
 
 
-def sums(module: nn.Module, data: Dataset, loss_bound: float) -> NDArray[np.float64]:
+def sums(module: nn.Module, data: Dataset, loss_bound: float, tell: Tell = unheard) -> NDArray[np.float64]:
     """How many records are predicted right, and the sum of their cross-entropies, each cut off at ``loss_bound`` and
     divided by it; shape (2,). What one record adds is between 0 and 1 in each: nothing and 1 where its loss is not
-    finite, or the model's code fails on it, since failing as a whole would tell that there is such a record.
+    finite, or the model's code fails on it, since failing as a whole would tell that there is such a record: ``tell``
+    hears of those, at the owner's.
     """
-    found = np.zeros(2)
+    found, lost = np.zeros(2), LostRecords()
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
             for start in range(0, len(data), _ROWS_AT_ONCE):
                 rows = slice(start, start + _ROWS_AT_ONCE)
-                found += _added(module, data.features[rows], data.labels[rows], loss_bound)
+                found += _added(module, data.features[rows], data.labels[rows], loss_bound, lost)
     finally:
         module.train(was_training)
+    lost.report(tell)
     return found
 
 
@@ -82,7 +85,11 @@ def centralised_accuracy(
 
 
 def _added(
-    module: nn.Module, features: NDArray[np.float32], labels: NDArray[np.int64], loss_bound: float
+    module: nn.Module,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    loss_bound: float,
+    lost: LostRecords,
 ) -> NDArray[np.float64]:
     """What these records add to ``sums``; one by one where the model's code fails on all of them together."""
     try:
@@ -91,10 +98,11 @@ def _added(
         losses = nn.functional.cross_entropy(outputs, expected, reduction="none").double()
         right = (outputs.argmax(dim=1) == expected) & losses.isfinite()
         return np.array([float(right.sum()), float((losses / loss_bound).nan_to_num(nan=1.0).clamp(0, 1).sum())])
-    except Exception:
+    except Exception as error:
         if len(labels) == 1:
+            lost.add(error)
             return np.array([0.0, 1.0])
-    parts = [_added(module, features[i : i + 1], labels[i : i + 1], loss_bound) for i in range(len(labels))]
+    parts = [_added(module, features[i : i + 1], labels[i : i + 1], loss_bound, lost) for i in range(len(labels))]
     found: NDArray[np.float64] = np.sum(parts, axis=0)
     return found
 

@@ -107,11 +107,11 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """One run, as all its parties know it.
 
     ``weights`` are declared constants in (0, 1], one per client, in the order of ``clients``. ``bound`` is the largest
-    absolute value of an update's coordinate; what exceeds it is cut off at the client. ``architecture`` is the hash of
-    parameter names and shapes; ``dimension`` their count. ``colluders`` (n_C): clients that may work with the server.
-    ``bits``: width of the ring's elements, in fixed point or of the CKKS prime. ``key_rounds``: sums that one CKKS key
-    decrypts before clients want another; 0 where there is none. ``corrupt``, ``dropout``: what a sparse graph is made
-    for.
+    absolute value of an update's coordinate; what exceeds it is cut off at the client. ``rounds``: all that there will
+    be. ``architecture`` is the hash of parameter names and shapes; ``dimension`` their count. ``colluders`` (n_C):
+    clients that may work with the server. ``bits``: width of the ring's elements, in fixed point or of the CKKS prime.
+    ``key_rounds``: sums that one CKKS key decrypts before clients want another; 0 where there is none. ``corrupt``,
+    ``dropout``: what a sparse graph is made for.
     """
 
     job: str
@@ -121,6 +121,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     bound: Positive
     minimum: int
     threshold: int | None
+    rounds: int
     mechanism: Training
     optimizer: LocalOptimizer
     architecture: str

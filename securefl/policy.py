@@ -7,7 +7,7 @@ the one word "policy".
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, get_args
+from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
@@ -18,7 +18,13 @@ from securefl.errors import BadInput, Refused
 from securefl.plan import Plan, Protection
 from securefl.privacy.mechanism import Budget
 
+_MOST_ROUNDS: Final = 1_000_000  # nobody trains longer
 _LONGEST_VALUE: Final = 80  # a server's text in the owner's log, cut off
+
+
+SameCohort = Literal["never", "round", "plan"]
+"""Within what all sums that an owner helps to open are over the same clients: nothing; one round, and one model
+whatever the round; the whole plan."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -30,7 +36,10 @@ class Policy(Struct, frozen=True, kw_only=True):
     installed model factory has. ``share``: the most that this owner's update may weigh in the smallest sum that is
     possible, less the colluders' part; 1.0: whatever the plan says. ``private_only``: no job without differential
     privacy (an owner with a budget takes part in private jobs only, whatever is said here). ``exact_metrics``: sums
-    over held-out records may go out without noise, which no epsilon covers.
+    over held-out records may go out without noise, which no epsilon covers. ``same_cohort``: two sums over one model
+    that differ by a client give its update away (:mod:`securefl.sums`). "round" costs a run only where clients left
+    between the last two messages of an attempt, and do not come back; "plan" costs it whoever leaves after the first
+    sum, or comes later.
 
     Raises ``BadInput`` for a policy that no plan could meet, or that allows sums which hide nobody.
     """
@@ -43,6 +52,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     share: float = 1.0
     private_only: bool = False
     exact_metrics: bool = False
+    same_cohort: SameCohort = "round"
 
     def __post_init__(self) -> None:
         if self.minimum < 3 or self.members < 3 or self.colluders < 0:
@@ -52,6 +62,8 @@ class Policy(Struct, frozen=True, kw_only=True):
             raise BadInput(f"a policy accepts at least one known protection and architecture; unknown: {unknown}")
         if self.colluders and not any(protection.KINDS[kind].masked for kind in self.protections):
             raise BadInput("of the protections that this policy accepts, none withstands a colluding client")
+        if self.same_cohort not in get_args(SameCohort):
+            raise BadInput(f"same_cohort {_short(self.same_cohort)!r}: it is one of {', '.join(get_args(SameCohort))}")
         if not 0 < self.share <= 1:
             raise BadInput(f"a share of {self.share}: it is above 0 and at most 1")
 
@@ -121,6 +133,12 @@ def check_model(plan: Plan, material: Material) -> None:
         )
 
 
+def check_round(accepted: Plan, number: int) -> None:
+    """Raises ``Refused`` for a round that the plan does not have."""
+    if not 1 <= number <= accepted.rounds:
+        raise Refused(f"round {number} of a plan of {accepted.rounds} rounds: accept a new run if it is to go on")
+
+
 def check_announced(announced: Plan, accepted: Plan) -> None:
     """Raises ``Refused`` if the server announces anything but the plan that the owner pinned."""
     for name in accepted.__struct_fields__:
@@ -134,6 +152,8 @@ def check_announced(announced: Plan, accepted: Plan) -> None:
 
 def _check_sound(plan: Plan) -> None:
     """What no owner can want: an unsafe cohort, a sum that could wrap, weights that are none."""
+    if not 1 <= plan.rounds <= _MOST_ROUNDS:
+        raise Refused(f"the plan is unsafe: {plan.rounds} rounds, of 1 to {_MOST_ROUNDS}. Ask for a corrected one")
     if len(plan.weights) != len(plan.clients) or not all(0 < weight <= 1 for weight in plan.weights):
         raise Refused("the plan's weights are not one number in (0, 1] for each client: ask for a corrected plan")
     try:

@@ -70,7 +70,8 @@ def preview(job: Job) -> Preview:
 
 
 def _spending(job: Job, plan: Plan) -> Spending | None:
-    from securefl.privacy.accountant import affordable_rounds, epsilon
+    from securefl.privacy.accountant import epsilon
+    from securefl.privacy.planning import affordable_rounds
 
     budget, noise = job.budget, job.privacy.noise_multiplier
     if budget is None or noise is None:

@@ -73,6 +73,19 @@ class Protection(Struct, frozen=True, kw_only=True):
         sparse = Sparse(self.corrupt, self.dropout) if self.masked else None
         return CohortRules(self.minimum_of(clients), self.threshold, self.colluders, sparse)
 
+    def honest(self, clients: int) -> int:
+        """The fewest contributors, of so many clients, whose client-level noise nobody knows who may see a sum.
+
+        Of the fewest survivors all but n_C, or but one where that is 0: a client knows its own noise and sees the
+        model. Without masks each update is seen alone, and has its own noise only.
+        """
+        if not self.masked:
+            return 1
+        known = max(self.colluders, 1)
+        if self.threshold is None and clients > LARGEST_COMPLETE:
+            known = max(known, math.ceil(self.corrupt * clients))  # what the sparse graph is made for
+        return max(1, self.minimum_of(clients) - known)
+
     def parameters(self, dimension: int, clients: int, noise: float = 0.0) -> FixedPoint | CKKSParameters:
         """The encoding's public parameters, for sums of so many updates. ``ConfigurationError`` where one could wrap.
 
@@ -188,17 +201,8 @@ def parameters(plan: Plan) -> FixedPoint | CKKSParameters:
 
 
 def honest(plan: Plan) -> int:
-    """The fewest contributors whose client-level noise nobody knows who may see a sum.
-
-    Of the fewest survivors all but n_C, or but one where that is 0: a client knows its own noise and sees the model.
-    Without masks each update is seen alone, and has its own noise only.
-    """
-    if not KINDS[plan.protection].masked:
-        return 1
-    known = max(plan.colluders, 1)
-    if plan.threshold is None and len(plan.clients) > LARGEST_COMPLETE:
-        known = max(known, math.ceil(plan.corrupt * len(plan.clients)))  # what the sparse graph is made for
-    return max(1, plan.minimum - known)
+    """What :meth:`Protection.honest` says of the plan's protection and clients."""
+    return protection_of(plan).honest(len(plan.clients))
 
 
 def ring_noise(plan: Plan) -> float:

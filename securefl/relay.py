@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from protocols.aggregation.apply import ApplyServer, Commit
 from protocols.aggregation.messages import ApplyRequest, Envelope
-from protocols.aggregation.session import Roster, Terms
+from protocols.aggregation.session import Roster, Step, Terms
 from protocols.base import Exchange, drive
 from protocols.errors import MalformedMessage, RoundAborted
 from securefl import protection
@@ -18,6 +20,7 @@ from securefl.announcement import Announcement, KeyReceived
 from securefl.checkpoint import Kept
 from securefl.deliveries import deliver_model, new_key, share_key
 from securefl.errors import RoundFailed
+from securefl.outcome import Outcome
 
 
 class Relay:
@@ -73,7 +76,7 @@ class Relay:
             there.update(self._hand_model(lacking, exchange))
         self._kept.save(behind=tuple(name for name in state.behind if name not in there))
 
-    def hand_out(self, agreed: Terms, request: ApplyRequest, exchange: Exchange) -> Commit:
+    def hand_out(self, agreed: Terms, request: ApplyRequest, formed: Outcome, exchange: Exchange) -> Outcome:
         """Hand a sum down, until enough clients have signed one tag. Raises ``RoundFailed``; the sum is then kept."""
         try:
             commit = drive(ApplyServer(agreed, request), exchange)
@@ -81,10 +84,16 @@ class Relay:
             self.note_behind(error.faults)
             waiting = f"The sum of round {request.round} is kept and handed out again when more clients are back."
             raise failed(error, waiting) from error
+        done = _applied(formed, commit)
         self._kept.save(
-            round=request.round, tag=commit.tag, evidence=commit.evidence, behind=commit.behind, pending=None
+            round=request.round,
+            tag=commit.tag,
+            evidence=commit.evidence,
+            behind=commit.behind,
+            pending=None,
+            outcome=done,
         )
-        return commit
+        return done
 
     def note_behind(self, faults: Mapping[str, str]) -> None:
         """Remember who said that it lacks the key or the model."""
@@ -123,6 +132,12 @@ class Relay:
         names = [name for name in signed if name not in state.behind]
         first = state.attempt % max(1, len(names))
         return names[first:] + names[:first]
+
+
+def _applied(formed: Outcome, commit: Commit) -> Outcome:
+    late = {name: f"exchange {Step.APPLY:d}" for name in commit.behind}
+    dropped = {**late, **commit.faults, **formed.dropped}
+    return replace(formed, accuracy=commit.accuracy, dropped=dropped, void=commit.void)
 
 
 def _word(reply: Envelope) -> KeyReceived | None:

@@ -7,32 +7,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from protocols.aggregation.disputes import suspects
+from securefl.account import ATTEMPTS
 from securefl.client import Client
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, RoundFailed
 from securefl.global_state import Measured
+from securefl.outcome import Outcome
 from securefl.plan import Plan
 from securefl.records import RoundRecord
 from securefl.releases import releases
-from securefl.server import Outcome, Server
+from securefl.server import Server
 from securefl.transcript import Transcript
-
-# One more try per round: a crash is often over by then, and every attempt that trained is charged again.
-ATTEMPTS = 2
 
 
 def federate(
     server: Server,
     clients: Sequence[Client],
-    rounds: int,
+    rounds: int | None = None,
     *,
     faults: Sequence[Silence | Corruption] = (),
     transcript: Transcript | None = None,
 ) -> Iterator[RoundRecord]:
-    """Run rounds until ``rounds`` are committed, counting those that the server's store already has.
+    """Run rounds until ``rounds`` (None: the plan's) are committed, counting those that the server's store has.
 
     ``faults`` are made on purpose, to see what the others do then.
 
@@ -44,13 +45,22 @@ def federate(
     transcript = transcript or Transcript()
     server.set_up(transcript.recording(engine.exchange(0), 0))
     left_out = LeftOut()
-    while server.round_number < rounds:
+    while server.round_number < (server.plan.rounds if rounds is None else rounds):
         started = time.perf_counter()
         transcript.count_anew()
         number = server.round_number + 1
         outcome = _attempt(server, clients, engine, transcript, number, left_out)
         yield _record(outcome, server, clients, transcript, time.perf_counter() - started)
     server.finish(transcript.recording(engine.exchange(server.round_number), server.round_number))
+
+
+def last_record(server: Server, clients: Sequence[Client], transcript: Transcript) -> RoundRecord | None:
+    """That of the last committed round, where a crash kept it from being written down; None before the first.
+
+    ``transcript`` has counted what crossed in that round. Its ``seconds`` are those of the attempt that succeeded.
+    """
+    done = server.last
+    return None if done is None else _record(done, server, clients, transcript, done.seconds)
 
 
 def enrol(server: Server, clients: Sequence[Client], rounds: int = 0) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -24,13 +25,12 @@ from securefl.engines.local import LocalEngine
 from securefl.errors import BadInput, NotARun, RunExists
 from securefl.export import model_file
 from securefl.job import Job
-from securefl.job.federation import Federation
 from securefl.plan import Plan
-from securefl.protection import KINDS
-from securefl.records import RoundRecord, ServerView, Summary
+from securefl.records import RoundRecord, Summary
+from securefl.report import declared, facts
 from securefl.report.canonical import many
-from securefl.report.hazards import Hazard, hazard
-from securefl.round import enrol, federate
+from securefl.report.view import server_view
+from securefl.round import enrol, federate, last_record
 from securefl.run_clients import Carried, Material
 from securefl.run_folder import (
     HISTORY,
@@ -117,20 +117,33 @@ class Run:
         """Run what remains, one record a round. A round that was yielded survives any later crash."""
         for path in (self.folder / TRANSCRIPT, self.folder / HISTORY):
             mend(path)
-        with (self.folder / TRANSCRIPT).open("ab") as transcript, (self.folder / HISTORY).open("ab") as history:
-            records = federate(
-                self._server,
-                self._clients,
-                self.job.rounds,
-                faults=self.job.silences,
-                transcript=Transcript(lambda crossing: append(transcript, crossing)),
-            )
-            for record in records:
-                transcript.flush()
+        # Without a buffer: what crossed before a crash is counted when the run goes on.
+        with (
+            (self.folder / TRANSCRIPT).open("ab", buffering=0) as crossings,
+            (self.folder / HISTORY).open("ab") as history,
+        ):
+            transcript = Transcript(lambda crossing: append(crossings, crossing))
+            remaining = federate(self._server, self._clients, faults=self.job.silences, transcript=transcript)
+            for record in chain(self._unrecorded(), remaining):
                 append(history, record)
                 history.flush()
                 self.history.append(record)
                 yield record
+
+    def _unrecorded(self) -> Iterator[RoundRecord]:
+        """The last round, where a crash came between its commit and its line in the history."""
+        committed = self._server.round_number
+        if [record.round for record in self.history] not in ([*range(1, committed)], [*range(1, committed + 1)]):
+            raise NotARun(
+                f"{self.folder / HISTORY} has {len(self.history)} rounds and the server has committed {committed}: "
+                "restore both from one backup"
+            )
+        if len(self.history) < committed:
+            transcript = Transcript()
+            crossings = lines(self.folder / TRANSCRIPT, Crossing)
+            transcript.count(crossing for crossing in crossings if crossing.round == committed)
+            record = last_record(self._server, self._clients, transcript)
+            yield from () if record is None else (record,)
 
     def finish(self) -> Summary:
         """Write model, summary and report; the clients sign what they state, then the report that is made of it.
@@ -163,6 +176,7 @@ class Run:
             self.job.shield,
             self.job.mechanism,
             self.job.optimizer,
+            rounds=self.job.rounds,
             weights=self.job.weights,
             test=self._test,
             seed=self.job.model.seed,
@@ -200,7 +214,6 @@ class Run:
         return evaluation.centralised_accuracy(self._federation.model, self.plan.model_seed, data, self._test, recipe)
 
     def _summary(self, model: Path, sha256: str, accuracy: float | None) -> Summary:
-        crossings = lines(self.folder / TRANSCRIPT, Crossing)
         spent = {client.name: value for client in self._clients if (value := client.epsilon()) is not None}
         per_client_round = len(self._clients) * max(len(self.history), 1)
         budget = self.job.budget
@@ -216,8 +229,8 @@ class Run:
             dropouts_recovered=sum(len(record.recovered) for record in self.history),
             upload_bytes=sum(sum(record.upload_bytes.values()) for record in self.history) // per_client_round,
             download_bytes=sum(sum(record.download_bytes.values()) for record in self.history) // per_client_round,
-            server_view=self._server_view(crossings),
-            hazards=hazards(self.job, self._federation),
+            server_view=server_view(self.plan, self._server.round_number, facts.traffic(self.folder)),
+            hazards=declared.of_job(self.job),
             seconds=sum(record.seconds for record in self.history),
             run=str(self.folder),
             model=str(model),
@@ -225,23 +238,3 @@ class Run:
             id=self._server.run,
             model_sha256=sha256,
         )
-
-    def _server_view(self, crossings: list[Crossing]) -> ServerView:
-        kind = KINDS[self.plan.protection]
-        received = [crossing for crossing in crossings if crossing.direction == "up"]
-        inputs = sum(crossing.kind == "masked-input" for crossing in received)
-        readable = 0 if kind.sealed else self._server.round_number
-        return ServerView(
-            messages=len(received),
-            bytes=sum(crossing.bytes for crossing in received),
-            updates_received=inputs,
-            updates_readable=0 if kind.masked or kind.sealed else inputs,
-            sums_readable=readable,
-            models_readable=readable,
-        )
-
-
-def hazards(job: Job, federation: Federation) -> tuple[Hazard, ...]:
-    """What the run knows and its plan does not: how the data was prepared, and that this engine is one process."""
-    together = "all parties ran in one process on one machine: this was a simulation of the deployment"
-    return (*federation.hazards, hazard("single-process", together))

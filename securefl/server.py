@@ -6,17 +6,18 @@ State is stored before anything is sent: a crash costs an attempt, never a repea
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from protocols.aggregation.apply import apply_request
-from protocols.aggregation.marks import marked
+from protocols.aggregation.messages import ApplyRequest
 from protocols.aggregation.server import Aggregate, AggregationServer
-from protocols.aggregation.session import Roster, Step, Terms
+from protocols.aggregation.session import Roster, Terms
 from protocols.base import Exchange, drive
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, RoundAborted
@@ -25,8 +26,9 @@ from securefl.announcement import Announcement, public_tag, terms
 from securefl.checkpoint import Kept, State
 from securefl.data import Dataset
 from securefl.draft import Draft
-from securefl.errors import BadInput
+from securefl.errors import BadInput, NotARun
 from securefl.keystream import local_work
+from securefl.outcome import Outcome, outcome
 from securefl.plan import LocalOptimizer, Plan, PrivacyTerms
 from securefl.privacy.mechanism import Training
 from securefl.protection import Protection
@@ -40,29 +42,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One committed round, as the server knows it. ``dropped`` maps clients to where or why they were lost;
-    ``disputes`` maps those whose shares are in dispute to those who say that they do not open. ``void``: clients could
-    not decrypt the sum and kept the model from before.
-    """
-
-    round: int
-    attempt: int
-    contributors: tuple[str, ...]
-    recovered: tuple[str, ...]
-    dropped: Mapping[str, str]
-    accuracy: float | None
-    disputes: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    void: bool = False
-
-
 class Server:
     """Coordinates one run. Holds no client's key; under CKKS neither a decryption key nor the model.
 
-    ``model`` builds the architecture (its first values come from ``seed``); ``weights`` are declared constants in
-    (0, 1]; ``test`` is a public test set. ``run`` names a new run (default: at random). ``store`` outlives the process
-    where it is a file.
+    ``model`` builds the architecture (its first values come from ``seed``); ``rounds`` are all that the run may have;
+    ``weights`` are declared constants in (0, 1]; ``test`` is a public test set. ``run`` names a new run (default: at
+    random). ``store`` outlives the process where it is a file.
     """
 
     def __init__(
@@ -72,6 +57,7 @@ class Server:
         mechanism: Training,
         optimizer: LocalOptimizer,
         *,
+        rounds: int,
         weights: Mapping[str, float] | None = None,
         privacy: PrivacyTerms = PrivacyTerms(),  # noqa: B008
         test: Dataset | None = None,
@@ -82,7 +68,7 @@ class Server:
     ) -> None:
         self._factory = model
         self._protection = protection
-        self._draft = Draft(job, protection, mechanism, optimizer, dict(weights or {}), seed, privacy)
+        self._draft = Draft(job, protection, rounds, mechanism, optimizer, dict(weights or {}), seed, privacy)
         self._test = test
         self._seed = seed
         store = store or Store()
@@ -110,19 +96,25 @@ class Server:
         """The last committed round; 0 before the first."""
         return self._state.round
 
+    @property
+    def last(self) -> Outcome | None:
+        """How the last committed round ended; None before the first."""
+        return self._state.outcome if self._state.pending is None else None
+
     def model(self) -> NDArray[np.float32] | None:
         """The global model's flat parameters, or None where the server cannot read it."""
-        vector = self._vector
+        vector = self.vector
         return None if vector is None else global_state.parameters(self.plan, vector)
 
     @property
     def measured(self) -> global_state.Measured | None:
         """What the last round measured on held-out records; None also where the server cannot read it."""
-        vector = self._vector
+        vector = self.vector
         return None if vector is None else global_state.measured(self.plan, vector)
 
     @property
-    def _vector(self) -> NDArray[np.float32] | None:
+    def vector(self) -> NDArray[np.float32] | None:
+        """The model and what moves with it (:mod:`securefl.global_state`), where the server can read it."""
         return np.frombuffer(self._state.model, "<f4") if self._state.model else None
 
     def enrol(self, roster: Mapping[str, bytes]) -> Plan:
@@ -156,7 +148,8 @@ class Server:
         Under CKKS, if a sum was formed but too few were there to apply it, the next call hands out that sum again.
         """
         if self._state.pending is not None:
-            return self._finish_pending(exchange)
+            return self._finish_pending(self._state.pending, exchange)
+        started = time.perf_counter()
         if self._protection.sealed:
             self._relay.prepare(exchange)
         self._kept.save(attempt=self._state.attempt + 1)
@@ -166,14 +159,17 @@ class Server:
         invited = {name: text for name in self.plan.clients if name not in without}
         try:
             aggregate = drive(AggregationServer(agreed, invited, self._work, self._admit), exchange)
+            self._note_charged(aggregate)
         except RoundAborted as error:
             self._relay.note_behind(error.faults)
             raise failed(error) from error
+        finally:
+            self._witnesses.save()
         self._relay.note_behind(aggregate.faults)
-        self._note_charged(aggregate)
+        formed = outcome(number, self._state.attempt, aggregate, started)
         if self._protection.sealed:
-            return self._apply(agreed, aggregate, exchange)
-        return self._move(number, aggregate)
+            return self._apply(agreed, aggregate, formed, exchange)
+        return self._move(aggregate, formed)
 
     def _admit(self, client: str, shown: bytes) -> None:
         """Leave out, by name, who shows an older head of its ledger than before."""
@@ -184,51 +180,29 @@ class Server:
             for name in aggregate.contributors:
                 self._witnesses.contributed(self._state.run, self._known_roster().public_key(name))
 
-    def _move(self, number: int, aggregate: Aggregate) -> Outcome:
+    def _move(self, aggregate: Aggregate, formed: Outcome) -> Outcome:
         decoder = protection.parameters(self.plan)
         if not isinstance(decoder, FixedPoint):
             raise TypeError("only a fixed-point sum can be read by the server")
         total = decoder.decode(aggregate.sum.total, aggregate.sum.uploads)
         start = np.frombuffer(self._state.model, "<f4")
         moved = federated_average(self.plan, start, total, aggregate.contributors).tobytes()
-        self._kept.save(round=number, model=moved, tag=public_tag(moved))
-        return self._outcome(aggregate, self._accuracy(moved))
+        done = replace(formed, accuracy=self._accuracy(moved))
+        self._kept.save(round=done.round, model=moved, tag=public_tag(moved), outcome=done)
+        return done
 
-    def _apply(self, agreed: Terms, aggregate: Aggregate, exchange: Exchange) -> Outcome:
+    def _apply(self, agreed: Terms, aggregate: Aggregate, formed: Outcome, exchange: Exchange) -> Outcome:
         request = apply_request(agreed, aggregate.sum)
-        self._kept.save(pending=request)
-        commit = self._relay.hand_out(agreed, request, exchange)
-        outcome = self._outcome(aggregate, commit.accuracy)
-        late = {name: f"exchange {Step.APPLY:d}" for name in commit.behind}
-        return replace(outcome, dropped={**late, **commit.faults, **outcome.dropped}, void=commit.void)
+        self._kept.save(pending=request, outcome=formed)
+        return self._relay.hand_out(agreed, request, formed, exchange)
 
-    def _finish_pending(self, exchange: Exchange) -> Outcome:
+    def _finish_pending(self, request: ApplyRequest, exchange: Exchange) -> Outcome:
         """Hand out again, byte for byte, a sum that was formed but not committed; the round is not formed again."""
-        request = self._state.pending
-        if request is None:
-            raise BadInput("no sum is waiting to be applied")
+        formed = self._state.outcome
+        if formed is None:
+            raise NotARun("the server's stored state lacks the round that its sum is of: restore it from a backup")
         self._relay.catch_up(exchange)
-        agreed = self._terms(request.round, request.attempt)
-        commit = self._relay.hand_out(agreed, request, exchange)
-        senders = tuple(signed.authenticate(self._known_roster()).sender for signed in request.inputs)
-        recovered = tuple(sorted(set(marked(request.cohort, request.shared)) - set(senders)))
-        dropped = {name: "before the restart" for name in self.plan.clients if name not in senders}
-        return Outcome(
-            self._state.round, request.attempt, senders, recovered, dropped, commit.accuracy, void=commit.void
-        )
-
-    def _outcome(self, aggregate: Aggregate, accuracy: float | None) -> Outcome:
-        # A refusal or a fault says more than "exchange 2": show it.
-        dropped = {**aggregate.dropped, **aggregate.faults}
-        return Outcome(
-            self._state.round,
-            self._state.attempt,
-            aggregate.contributors,
-            aggregate.sum.recovered,
-            dropped,
-            accuracy,
-            aggregate.disputes,
-        )
+        return self._relay.hand_out(self._terms(request.round, request.attempt), request, formed, exchange)
 
     def _accuracy(self, model: bytes) -> float | None:
         from securefl import evaluation

@@ -25,22 +25,23 @@ def federated_average(
     client-level privacy updates are in clips and the divisor is the number of the plan's clients, whoever contributed
     (McMahan et al., ICLR 2018, section 3.2). Elementwise float64 + - * /, then one rounding to float32.
     """
-    divisor = _divisor(plan, contributors)
+    parts = divisor(plan, contributors)
     factor = 1.0
     if plan.privacy.client_level is not None:
-        factor, divisor = global_state.clip(plan, model), float(len(plan.clients))
+        factor, parts = global_state.clip(plan, model), float(len(plan.clients))
     own = slice(plan.dimension)
-    moved = (model[own].astype(np.float64) + factor * total[own] / divisor).astype(np.float32)
-    behind = _behind(plan, model, total[plan.dimension :] / _divisor(plan, contributors))
+    moved = (model[own].astype(np.float64) + factor * total[own] / parts).astype(np.float32)
+    behind = _behind(plan, model, total[plan.dimension :] / divisor(plan, contributors))
     return np.concatenate([moved, np.array(behind, np.float32)])
 
 
-def _divisor(plan: Plan, contributors: Collection[str]) -> float:
-    divisor = 0.0
+def divisor(plan: Plan, contributors: Collection[str]) -> float:
+    """The contributors' weights together, added up in the plan's order; 0.0 of none."""
+    there, parts = frozenset(contributors), 0.0
     for client, weight in zip(plan.clients, plan.weights, strict=True):
-        if client in contributors:
-            divisor += weight
-    return divisor
+        if client in there:
+            parts += weight
+    return parts
 
 
 def _behind(plan: Plan, model: NDArray[np.float32], means: NDArray[np.float64]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -71,6 +71,11 @@ class Transcript:
         """Set the counters to zero, at the start of a round: all its attempts are counted."""
         self.up.clear()
         self.down.clear()
+
+    def count(self, crossings: Iterable[Crossing]) -> None:
+        """Count what was written down before, by a process that is gone."""
+        for crossing in crossings:
+            (self.up if crossing.direction == "up" else self.down)[crossing.client] += crossing.bytes
 
     def recording(self, exchange: Exchange, round: int) -> Exchange:
         """The same exchange, with every message written down as it passes."""

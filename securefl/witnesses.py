@@ -37,10 +37,17 @@ class Seen(Struct, frozen=True, array_like=True):
 
 
 class Witnesses:
-    """The memory of one party, in its store."""
+    """The memory of one party, in its store: what is new goes there with :meth:`save`, all in one write."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._new: dict[str, Seen] = {}
+
+    def save(self) -> None:
+        """Keep what was seen since the last time; on disk when this returns."""
+        if self._new:
+            self._store.put({f"{_NAME} {key}": msgspec.msgpack.encode(each) for key, each in self._new.items()})
+            self._new = {}
 
     def see(self, run: str, owner: bytes, name: str, shown: bytes) -> None:
         """Remember the head that the owner of this public key showed in a run.
@@ -82,6 +89,8 @@ class Witnesses:
         return self._at(f"{owner.hex()} run {run}")
 
     def _at(self, key: str) -> Seen | None:
+        if key in self._new:
+            return self._new[key]
         stored = self._store.get(f"{_NAME} {key}")
         try:
             return None if stored is None else msgspec.msgpack.decode(stored, type=Seen)
@@ -91,6 +100,4 @@ class Witnesses:
             ) from error
 
     def _keep(self, seen: dict[str, Seen]) -> None:
-        changed = {key: each for key, each in seen.items() if self._at(key) != each}
-        if changed:
-            self._store.put({f"{_NAME} {key}": msgspec.msgpack.encode(each) for key, each in changed.items()})
+        self._new |= {key: each for key, each in seen.items() if self._at(key) != each}

@@ -129,6 +129,7 @@ class AggregationClient:
 
     def _share(self, state: Advertising, request: SharesRequest) -> tuple[State, Envelope]:
         cohort = self._accept(state, request)
+        self._contribution.admit(cohort.graph.members)
         self._contribution.witnessed(
             {name: shown.witness for name, shown in cohort.advertised.items() if name != self._name}
         )
@@ -194,6 +195,7 @@ class AggregationClient:
         if wrong:
             complaint = msgspec.msgpack.encode(Complaint(tuple(wrong)))
             return Spent(), self._envelope(Step.COMPLAINT, members, [complaint])
+        self._contribution.admit(marked(state.cohort.graph.members, request.shared))
         # Masks first: an unusable key in the list is refused before the update is asked for, which may cost privacy.
         masks, layout = self._masks(state, held), self._terms.layout
         encoded = self._encode()
@@ -267,6 +269,7 @@ class AggregationClient:
             raise Inconsistent("the survivor set lacks this client or names clients who dealt no shares")
         if len(survivors) < graph.least:
             raise Inconsistent(f"a survivor set of {len(survivors)} is below the {graph.least} that a sum needs")
+        self._contribution.admit(survivors)
         consenting = Consenting(state.cohort, state.shared, state.members, state.held, request.survivors)
         return consenting, self._envelope(Step.CONSISTENCY, state.members, [self._statement(consenting)])
 
@@ -281,6 +284,7 @@ class AggregationClient:
         survivors = set(marked(graph.members, state.survivors))
         peers = survivors.intersection(graph.holders(self._name))
         check_consents(self._terms, request.consents, self._statement(state), peers, graph.threshold)
+        self._contribution.opening(survivors)
         # Exactly one of the two shares of each peer ever leaves: with both, the server could unmask a single update.
         shares = [pair.seed if peer in survivors else pair.key for peer, pair in sorted(state.held.items())]
         return Spent(), self._envelope(Step.UNMASK, state.members, [msgspec.msgpack.encode(Opened(tuple(shares)))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from protocols.aggregation.messages import Advertised, Envelope, SharePair
@@ -19,6 +19,10 @@ class Contribution:
 
     ``noise``: whole steps to add to it in the ring, asked for once, too. ``witness``: what all others are shown at the
     start; ``witnessed`` is called with what the neighbours showed, each as its sender signed it.
+
+    ``admit`` hears who may be in the sum, ever fewer: U1, U2 (before the update is asked for) and U3; ``opening`` hears
+    U3 again, before the first share of it leaves. Either may raise: this client then goes no further. Without masks
+    there is no such set, and neither is called.
     """
 
     update: Callable[[], Floats] = field(repr=False)
@@ -26,6 +30,8 @@ class Contribution:
     witness: bytes = b""
     noise: Callable[[], Integers | None] = field(default=lambda: None, repr=False)
     witnessed: Callable[[Mapping[ClientId, bytes]], None] = field(default=lambda shown: None, repr=False)
+    admit: Callable[[Collection[ClientId]], None] = field(default=lambda among: None, repr=False)
+    opening: Callable[[Collection[ClientId]], None] = field(default=lambda survivors: None, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1:

@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 import msgspec
 import typer
 
-from securefl.cli import auditing, machine, running
+from securefl.cli import auditing, machine, measuring, running
 from securefl.cli.options import Interrupted
 from securefl.errors import BadInput, SecureFLError
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `securefl doctor | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if verbose:
             traceback.print_exc()
         return _reported(error, as_json="--json" in given, verbose=verbose)
@@ -74,6 +74,7 @@ app.command()(running.demo)
 app.command()(running.run)
 app.command()(running.check)
 app.command()(running.resume)
+app.command()(measuring.audit)
 app.command()(auditing.report)
 app.command()(auditing.verify)
 app.add_typer(auditing.ledger)
@@ -83,6 +84,7 @@ app.command()(machine.doctor)
 def _reported(error: BaseException, *, as_json: bool, verbose: bool) -> int:
     """Tell the person what went wrong and what to do, in words and, if asked for, as JSON."""
     code, message = _explained(error, verbose=verbose)
+    message = message.encode(errors="backslashreplace").decode()  # what was typed need not be UTF-8
     if message:
         typer.echo(f"securefl: {message}", err=True)
     if as_json:
@@ -98,10 +100,23 @@ def _explained(error: BaseException, *, verbose: bool) -> tuple[int, str]:
             return error.exit_code, str(error)
         case typer.Abort() | KeyboardInterrupt():
             return Interrupted.exit_code, "stopped before the first round; nothing was charged"
+        case SystemExit():
+            return BadInput.exit_code, f"code that the job names ended the process (exit {error.code}): correct it"
+        case OSError():
+            return BadInput.exit_code, _explained_system(error)
+        case MemoryError():
+            return BadInput.exit_code, "there is not enough memory for this: use a smaller job, or a larger machine"
     usage = getattr(error, "format_message", None)  # a wrong argument; the type has no public name in every typer
     if callable(usage):
         return BadInput.exit_code, f"{str(usage()).rstrip('.?')}. Help: securefl --help"
     return _explained_protocol(error, verbose=verbose)
+
+
+def _explained_system(error: OSError) -> str:
+    """Files and folders that are not as a command needs them; what a part of ours knows more about, it says itself."""
+    place = "a file" if error.filename is None else os.fsdecode(error.filename)
+    why = error.strerror or error
+    return f"{place} cannot be used ({why}): check what it is, who may read and write it, and that the disk has space"
 
 
 def _explained_protocol(error: BaseException, *, verbose: bool) -> tuple[int, str]:

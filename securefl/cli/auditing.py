@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from securefl.cli.options import AsJson, Folder, console_for
+from securefl.cli.options import AsJson, Folder, Ledger, Ledgers, console_for
 from securefl.errors import VerificationFailed
 
 if TYPE_CHECKING:
     from securefl.verification.one_ledger import Account
 
-Ledger = Annotated[Path, typer.Argument(metavar="LEDGER", help="A client's ledger: LEDGERS/DATA/CLIENT.sqlite.")]
 Key = Annotated[
     str | None,
     typer.Option("--key", metavar="HEX", help="The owner's Ed25519 public key, if you know it from elsewhere."),
@@ -63,9 +61,7 @@ def report(
 
 def verify(
     folder: Folder,
-    ledgers: Annotated[
-        Path | None, typer.Option("--ledgers", metavar="FOLDER", help="Where the clients' ledgers are, if elsewhere.")
-    ] = None,
+    ledgers: Ledgers = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a run's report offline: signatures, ledgers, plan, model, and every epsilon by two accountants.

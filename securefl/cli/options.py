@@ -12,12 +12,36 @@ from securefl.errors import SecureFLError
 if TYPE_CHECKING:
     from rich.console import Console
 
+
+def _named(path: Path | None) -> Path | None:
+    """Refuse, before anything is done, a path that reports and messages could not name."""
+    from securefl.run_folder import require_name
+
+    if path is not None:
+        require_name(path)
+    return path
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FOLDER", help="A new folder for the run. Default: runs/NAME-PROTECTION-TIME."),
+    typer.Option(
+        "--out", metavar="FOLDER", help="A new folder for the run. Default: runs/NAME-PROTECTION-TIME.", callback=_named
+    ),
 ]
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, as 'run' and 'demo' print it.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder of a run, as 'run' and 'demo' print it.", callback=_named)
+]
+JobFile = Annotated[
+    Path, typer.Argument(metavar="JOB.toml", help="What to train, on what, how protected.", callback=_named)
+]
+Ledger = Annotated[
+    Path, typer.Argument(metavar="LEDGER", help="A client's ledger: LEDGERS/DATA/CLIENT.sqlite.", callback=_named)
+]
+Ledgers = Annotated[
+    Path | None,
+    typer.Option("--ledgers", metavar="FOLDER", help="Where the clients' ledgers are, if elsewhere.", callback=_named),
+]
 
 
 class Interrupted(SecureFLError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from securefl.cli.options import AsJson, Folder, Interrupted, Out, console_for
+from securefl.cli.options import AsJson, Folder, Interrupted, JobFile, Out, console_for
 from securefl.errors import BudgetExceeded, RoundFailed
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def demo(
 
 
 def run(
-    job_file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="What to train, on what, how protected.")],
+    job_file: JobFile,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,9 +66,7 @@ def run(
     _start(job.load(job_file), out, as_json)
 
 
-def check(
-    job_file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job to look at.")], as_json: AsJson = False
-) -> None:
+def check(job_file: JobFile, as_json: AsJson = False) -> None:
     """Say what the job in a TOML file would do, without loading records or training: encoding, precision, security.
 
     Example:  [bold]securefl check examples/heart.toml[/]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from securefl.job.federation import Federation
 
 MASKED: Final = ("secagg", "ckks")
+_LARGEST: Final = 4_000_000  # bytes; of 20,000 clients with their sizes and weights, a job file has one
 _SILENCE = re.compile(r"(?P<client>[^@]+)@(?P<exchange>[0-5])(:(?P<round>[1-9][0-9]{0,5}))?")
 
 
@@ -220,14 +221,23 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: Path) -> Job:
     """The checked job in a TOML file. Its ledgers lie beside the file, so that no later run forgets what was spent."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise BadInput(f"cannot read the job file {path} ({reason}): check the path, or try securefl demo") from error
-    job = checked(file.parse(text))
+    job = checked(file.parse(_text(path)))
     ledger = path.absolute().parent / job.privacy.ledger
     return replace(job, privacy=replace(job.privacy, ledger=str(ledger)))
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
+        if len(content) <= _LARGEST:
+            return content.decode()
+        reason = "more than 4 MB"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError:  # also of a null byte in the path
+        reason = "not UTF-8 text"
+    raise BadInput(f"cannot read the job file {path} ({reason}): check the path, or try securefl demo")
 
 
 def from_pilot(
@@ -265,6 +275,6 @@ def _given(key: str, value: float | None) -> float:
 def _silence(text: str, default_round: int) -> Silence:
     found = _SILENCE.fullmatch(text)
     if found is None:
-        problem = f"{text!r} is not CLIENT@EXCHANGE or CLIENT@EXCHANGE:ROUND"
+        problem = f"{file.quoted(text)} is not CLIENT@EXCHANGE or CLIENT@EXCHANGE:ROUND"
         raise BadJob("simulation.drop", problem, remedy("simulation.drop"))
     return Silence(found["client"], int(found["exchange"]), int(found["round"] or default_round))

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from securefl.errors import BadJob
-from securefl.job.file import closest, remedy
+from securefl.job.file import closest, quoted, remedy
 from securefl.job.shield import check_encoding, check_graph, check_key_rounds, check_kind, check_rules
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ def _check_names(job: Job) -> None:
     for key, value in (("job.name", job.name), ("data.name", job.data.name)):
         if not value.isprintable():
             raise BadJob(key, "contains characters that cannot be printed", remedy(key))
+    if "\0" in job.privacy.ledger:
+        raise BadJob("privacy.ledger", "contains a null character", remedy("privacy.ledger"))
     for client in job.clients:
         if not _NAME.fullmatch(client):
             hint = "Use up to 64 letters, digits, - and _, with no - or _ first: it is also a folder's name"
-            raise BadJob("data.clients", f"{client!r} cannot be a client's name", hint)
+            raise BadJob("data.clients", f"{quoted(client)} cannot be a client's name", hint)
     if len({client.lower() for client in job.clients}) < len(job.clients):
         raise BadJob("data.clients", "two clients have the same name", "Give each client a name of its own")
 

@@ -19,7 +19,6 @@ from securefl.data import Dataset
 from securefl.errors import BadInput, BadJob, SecureFLError
 from securefl.job.file import closest, remedy
 from securefl.job.sections import Data
-from securefl.report.hazards import Hazard, hazard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,10 +30,9 @@ if TYPE_CHECKING:
 class Federation:
     """Everything a run calls, and what it has to tell people about the data.
 
-    ``test`` is a test set that was declared public (None: the model is not evaluated). ``hazards`` are releases that no
-    epsilon covers. ``data_name`` names the data set in the ledgers, ``source`` says where it comes from. ``twin``: how
-    the best non-private model on the pooled rows is trained, if that is known. ``held_out`` gives a client's records to
-    measure with.
+    ``test`` is a test set that was declared public (None: the model is not evaluated). ``data_name`` names the data set
+    in the ledgers, ``source`` says where it comes from. ``twin``: how the best non-private model on the pooled rows is
+    trained, if that is known. ``held_out`` gives a client's records to measure with.
     """
 
     title: str
@@ -42,7 +40,6 @@ class Federation:
     load: Callable[[str], Dataset]
     test: Callable[[], Dataset] | None
     model: Callable[[], nn.Module]
-    hazards: tuple[Hazard, ...]
     data_name: str
     source: str
     twin: Recipe | None = None
@@ -57,7 +54,6 @@ def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Fed
         load=pilot.load,
         test=pilot.test,
         model=pilot.model if factory is None else _model(factory),
-        hazards=pilot.hazards,
         data_name=pilot.name,
         source=pilot.source,
         twin=pilot.public,
@@ -67,21 +63,12 @@ def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Fed
 
 def of_code(loader: str, test: str | None, factory: str, data: Data) -> Federation:
     """A federation over data of your own. Raises ``BadJob`` where the code that is named cannot be imported."""
-    unchecked = f"how {loader} scales the features is not checked: use public constants, not statistics of the records"
-    hazards: tuple[Hazard, ...] = (hazard("preprocessing", unchecked),)
-    if undeclared := [client for client in data.clients if client not in data.sizes]:
-        counts = f"the row counts of {', '.join(undeclared)} are divisors and thereby public: declare data.sizes"
-        hazards += (hazard("sample-counts", counts),)
-    if test is not None:
-        public = f"the records of {test} were declared public; accuracies on them are released exactly"
-        hazards += (hazard("public-test", public),)
     return Federation(
         title=data.name,
         clients=data.clients,
         load=_loader(loader, data.sizes),
         test=None if test is None else _test(test),
         model=_model(factory),
-        hazards=hazards,
         data_name=data.name,
         source=f"loaded by {loader}",
         held_out=None if data.held_out is None else _loader(data.held_out, {}, "data.held_out"),

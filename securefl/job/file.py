@@ -23,7 +23,7 @@ Table = dict[str, object]
 REMEDIES: Final[Mapping[str, str]] = {
     "job": "Start the file with a section [job]",
     "job.name": 'Give the job a name in quotes, for example name = "my first run"',
-    "job.rounds": "Write a whole number of at least 1, for example rounds = 10",
+    "job.rounds": "Write a whole number from 1 to 1,000,000, for example rounds = 10",
     "data": 'Add a section [data] with pilot = "breast-cancer", or with loader and clients for data of your own',
     "data.pilot": 'Name one pilot in quotes, for example pilot = "breast-cancer"',
     "data.loader": 'Write loader = "package.module:function"; it is called with a client\'s name',
@@ -78,6 +78,9 @@ REMEDIES: Final[Mapping[str, str]] = {
     "simulation.seed": "Write a whole number of at least 0, and enabled = true beside it",
     "simulation.drop": 'Write a list like drop = ["hospital-3@2:4"]: silent from exchange 2 on in round 4',
 }
+_BEYOND: Final = 2**63
+_ABSURD: Final = "a whole number is too large for anything here"
+_LONGEST: Final = 80  # of a value in an error: what is wrong is seen from its beginning
 _WORDS: Final = {
     "int": "a whole number",
     "float": "a number",
@@ -92,11 +95,18 @@ def parse(text: str) -> Table:
     """The tables of a TOML text; ``BadJob`` with line and column where it is not TOML."""
     try:
         tables = tomllib.loads(text)
+        leaves = list(_leaves(tables))
     except tomllib.TOMLDecodeError as error:
         raise BadJob("job file", f"not valid TOML: {error}", "Correct that line; text values need quotes") from error
-    for key, value in _leaves(tables):
+    except ValueError as error:  # of an integer with thousands of digits
+        raise BadJob("job file", _ABSURD, "Write a smaller one") from error
+    except RecursionError as error:
+        raise BadJob("job file", "nested too deeply", "Write values and lists under the keys of sections") from error
+    for key, value in leaves:
         if isinstance(value, float) and not math.isfinite(value):
             raise BadJob(key, f"{value} is not a finite number", remedy(key))
+        if isinstance(value, int) and abs(value) >= _BEYOND:
+            raise BadJob(key, _ABSURD, remedy(key))
     return tables
 
 
@@ -112,7 +122,9 @@ def typed(tables: Mapping[str, object], kind: type[T]) -> T:
 def remedy(key: str) -> str:
     """What to write for a key instead."""
     bare = re.sub(r"\[.*", "", key)
-    return REMEDIES.get(bare) or REMEDIES.get(bare.partition(".")[0]) or "See the example files under examples/"
+    while bare and bare not in REMEDIES:
+        bare = bare.rpartition(".")[0]
+    return REMEDIES.get(bare, "See the example files under examples/")
 
 
 def closest(wrong: str, known: Iterable[str]) -> str:
@@ -128,19 +140,29 @@ def text(value: msgspec.Struct) -> str:
     return "\n".join(f"[{name}]\n{_lines(table)}" for name, table in sections.items() if table)
 
 
-def _leaves(tables: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in tables.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+def quoted(text: str) -> str:
+    """Text from a job file in an error's words, with only the beginning of a long one."""
+    return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r} and so on"
+
+
+def _leaves(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """All values in tables and lists; those of a list under the list's key."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, key)
+    else:
+        yield key, value
 
 
 def _refuse_unknown_keys(tables: Mapping[str, object], kind: type[msgspec.Struct], prefix: str = "") -> None:
     hints = get_type_hints(kind)
     for name, value in tables.items():
         if name not in hints:
-            raise BadJob(prefix + name, "unknown key" if prefix else "unknown section", closest(name, hints))
+            shown = name if len(name) <= _LONGEST else quoted(name)
+            raise BadJob(prefix + shown, "unknown key" if prefix else "unknown section", closest(name, hints))
         sections = [kind for kind in (hints[name], *get_args(hints[name])) if _is_section(kind)]
         if isinstance(value, dict) and sections:
             _refuse_unknown_keys(value, sections[0], f"{prefix}{name}.")
@@ -160,7 +182,9 @@ def _explained(message: str, tables: Mapping[str, object], kind: type[msgspec.St
     if problem.startswith("Invalid enum value"):
         wrong = problem.removeprefix("Invalid enum value ").strip("'")
         meant = closest(wrong, _choices(kind, key))
-        return BadJob(key, f"unknown value {wrong!r}", meant if meant.startswith("Known") else f"{meant} {remedy(key)}")
+        return BadJob(
+            key, f"unknown value {quoted(wrong)}", meant if meant.startswith("Known") else f"{meant} {remedy(key)}"
+        )
     given = _at(tables, key)
     key = key.replace("[...]", "")
     if found := re.fullmatch(r"Expected `(.+)`, got `(.+)`", problem):
@@ -183,7 +207,8 @@ def _at(tables: Mapping[str, object], key: str) -> str:
         value = value.get(name) if isinstance(value, dict) else None
         if index:
             value = value[int(index)] if isinstance(value, list) and index.isdigit() else None
-    return "" if value is None else _literal(value)
+    shown = "" if value is None else _literal(value)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} and so on"
 
 
 def _lines(table: Mapping[str, object]) -> str:
@@ -209,4 +234,4 @@ def _literal(value: object) -> str:
         return "a section"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_literal, value))}]"
-    return repr(value)
+    return str(value)

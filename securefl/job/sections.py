@@ -10,13 +10,15 @@ from securefl.plan import Protection
 from securefl.privacy.mechanism import Positive, Rate, Steps, Unit
 
 Count = Annotated[int, Meta(ge=1)]
+Function = Annotated[str, Meta(max_length=500)]
+"""``package.module:function``."""
 
 
 class About(Struct, frozen=True, forbid_unknown_fields=True):
     """``[job]``: what the run is called and how long it lasts."""
 
     name: Annotated[str, Meta(min_length=1, max_length=200)]
-    rounds: Count
+    rounds: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Data(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,17 +32,17 @@ class Data(Struct, frozen=True, forbid_unknown_fields=True):
     clients: tuple[str, ...]
     name: Annotated[str, Meta(min_length=1, max_length=200)]
     pilot: str | None = None
-    loader: str | None = None
-    test: str | None = None
+    loader: Function | None = None
+    test: Function | None = None
     sizes: dict[str, Count] = field(default_factory=dict)
-    held_out: str | None = None
+    held_out: Function | None = None
     disjoint: bool = False
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
     """``[model]``: who builds it (None: the pilot) and the public seed of its first values."""
 
-    factory: str | None = None
+    factory: Function | None = None
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
 

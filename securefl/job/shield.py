@@ -63,7 +63,9 @@ def check_rules(shield: Protection, clients: int) -> None:
     try:
         _rules(shield, clients)
     except ConfigurationError as error:
-        fewer, more = range(shield.colluders - 1, -1, -1), range(clients + 1, clients + 5 * shield.colluders + 2)
+        # Of as many colluders as clients, the nearest number of clients would help nobody.
+        tolerable = min(shield.colluders, clients)
+        fewer, more = range(tolerable - 1, -1, -1), range(clients + 1, clients + 5 * tolerable + 2)
         minima = range(shield.minimum_of(clients) + 1, clients + 1)
         thresholds = range((shield.threshold or clients) + 1, clients + 1)
         nearest = (

@@ -8,9 +8,7 @@ only: what contains them is composed in RDP, and the independent ``renyi`` must 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
@@ -19,17 +17,18 @@ import numpy as np
 
 from securefl.errors import AccountingMismatch, BadInput
 from securefl.privacy import renyi
-from securefl.privacy.mechanism import Budget, Cost, Mechanism, SampledGaussian, SkellamSum, Unit, cost
-from securefl.privacy.search import CHOICES, LEAST_NOISE, MOST_NOISE, four_digits, largest, largest_within
+from securefl.privacy.mechanism import Cost, Mechanism, SampledGaussian, SkellamSum, Unit
+from securefl.privacy.search import LEAST_NOISE
+from securefl.privacy.totals import Total, charged, gaussians, least_noise, single, skellams
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 # dp_accounting's own default grid, so that anyone who recomputes a ledger with it gets the same figure.
-_FINE = 1e-4
-_COARSE = 1e-3
-# The grid widens tenfold with each power of ten of the Renyi bound above this: memory stays bounded.
-_FINE_UP_TO = 100.0
+FINE = 1e-4
+COARSE = 1e-3
+FINE_UP_TO = 100.0
+"""The grid widens tenfold with each power of ten of the Renyi bound above this: memory stays bounded."""
 # What protects nobody is infinite: above 700 the PLD's exponentials overflow. It is not computed at length with
 # less noise than LEAST_NOISE in a step, or a Renyi bound above this: many times what the PLD says, where that is 700.
 _MOST_EPSILON = 700.0
@@ -40,14 +39,8 @@ _LEAST_DELTA = 1e-12
 _ROUNDING_PER_STEP = 2.0**-53
 _MOST_STEPS = 200_000
 # How far two Renyi accountants may differ: relative, and for each step what rounding leaves of tiny divergences.
-_SAME = 1e-6
+SAME = 1e-6
 _SAME_PER_STEP = 1e-14
-# Where a search for more rounds stops: nobody trains longer, and the bisection stays short.
-MOST_ROUNDS = 1_000_000
-
-# Equal costs counted together, in one order: composition does not depend on the order, a cache's key does. The clip is
-# not in it, since noise is measured in sensitivities.
-_Total = tuple[Cost, ...]
 
 
 def epsilon(mechanisms: Iterable[Mechanism], delta: float, unit: Unit = "record") -> float:
@@ -57,7 +50,7 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float, unit: Unit = "record"
     on the outputs before it, its noise, rate and steps may not; assumes sampling and noise as each mechanism describes.
     Raises ``BadInput`` on what has no epsilon for ``unit``, on a delta below 1e-12 or from 1; ``AccountingMismatch``.
     """
-    return _epsilon(_charged(mechanisms, unit), delta)
+    return decided(charged(mechanisms, unit), delta)
 
 
 def decides(mechanisms: Iterable[Mechanism], delta: float, unit: Unit = "record") -> Literal["PLD", "RDP"]:
@@ -65,8 +58,8 @@ def decides(mechanisms: Iterable[Mechanism], delta: float, unit: Unit = "record"
 
     RDP's with Skellam sums, and after so many sampled steps that their PLD is not known well enough for ``delta``.
     """
-    total = _charged(mechanisms, unit)
-    return "PLD" if not _skellams(total) and _known(total, delta) else "RDP"
+    total = charged(mechanisms, unit)
+    return "PLD" if not skellams(total) and _known(total, delta) else "RDP"
 
 
 def version() -> str:
@@ -81,11 +74,11 @@ def cross_check(mechanisms: Iterable[Mechanism], delta: float, unit: Unit = "rec
     Where RDP decides: that of ``renyi``, which must be the same; nor may it lie below the PLD of Gaussians in place of
     the Skellam sums, whose curves are no lower than a Gaussian's. Raises ``AccountingMismatch`` otherwise.
     """
-    total = _charged(mechanisms, unit)
-    first = _epsilon(total, delta)
+    total = charged(mechanisms, unit)
+    first = decided(total, delta)
     if math.isinf(first):
         return first
-    if not _skellams(total):
+    if not skellams(total):
         return _renyi_epsilon(total, delta)
     _refuse_below_gaussian(total, delta)
     return renyi.epsilon(total, delta)
@@ -100,134 +93,15 @@ def parallel(epsilons: Iterable[float]) -> float:
     return max(epsilons, default=0.0)
 
 
-def affordable_rounds(
-    round_costs: Sequence[Mechanism], budget: Budget, spent: Iterable[Mechanism] = (), unit: Unit = "record"
-) -> int:
-    """How many further rounds, each releasing all of ``round_costs``, ``budget`` covers after ``spent``.
-
-    At most ``MOST_ROUNDS``, with equal rounds in ``spent`` counted in. Solved once for a kind of round: further calls,
-    as rounds are spent, take no time. Raises ``BadInput`` on what has no epsilon for ``unit``.
-    """
-    each, before = _charged(round_costs, unit), _charged(spent, unit)
-    counts = {_one(part): part.count for part in before}
-    equal = min((counts.get(_one(part), 0) // part.count for part in each), default=0)
-    others = _together((*before, *_times(each, -equal)))
-    return max(0, _affordable(others, each, budget) - equal)
-
-
-def surely_affordable(
-    round_costs: Sequence[Mechanism], budget: Budget, spent: Iterable[Mechanism] = (), unit: Unit = "record"
-) -> int:
-    """A number of further rounds that ``budget`` covers for certain, in milliseconds; ``affordable_rounds`` is no less.
-
-    By the Renyi bound and what the PLD's grid may add to it: ``epsilon`` of so many rounds is within the budget, unless
-    it raises ``AccountingMismatch``. Raises ``BadInput`` on what has no epsilon for ``unit``.
-    """
-    each, before = _charged(round_costs, unit), _charged(spent, unit)
-    if _least_noise((*each, *before)) < LEAST_NOISE:
-        return 0
-
-    def fits(rounds: int) -> bool:
-        total = _together((*before, *_times(each, rounds)))
-        bound = renyi.epsilon(total, budget.delta) * (1 + _SAME)  # ours: it needs no package to be imported first
-        steps = sum(one.count for one in _gaussians(total))
-        return bound <= _FINE_UP_TO and bound + _slack(steps, budget.delta, _FINE) <= budget.epsilon
-
-    return largest(fits, 1, 0, MOST_ROUNDS + 1)
-
-
-def calibrate(
-    at: Callable[[float], Sequence[Mechanism]],
-    rounds: int,
-    budget: Budget,
-    spent: Iterable[Mechanism] = (),
-    unit: Unit = "record",
-) -> float:
-    """The least noise multiplier, of four digits, with which ``rounds`` rounds after ``spent`` stay within ``budget``.
-
-    ``at(noise_multiplier)``: what one round releases, for any multiplier from 0.01 to 10,000; no noise in it may fall
-    as the multiplier grows. The epsilon of the result is within the budget, that of the next lower number is not.
-    Raises ``BadInput`` where no multiplier fits.
-    """
-    if rounds < 1:
-        raise BadInput(f"rounds is {rounds}: it must be at least 1")
-    before = _charged(spent, unit)
-    already = _epsilon(before, budget.delta)
-    if already > budget.epsilon:
-        raise BadInput(f"epsilon {already:.4g} is spent already, more than the {budget.epsilon:g} of the budget")
-
-    def composed(choice: int) -> _Total:
-        return _together((*before, *_times(_charged(at(four_digits(choice)), unit), rounds)))
-
-    choice = _largest(composed, budget, CHOICES)
-    if choice == 0:
-        raise BadInput(
-            f"no noise multiplier up to {MOST_NOISE:g} keeps {rounds} rounds within epsilon {budget.epsilon:g}, of "
-            f"which {already:.4g} is spent: ask for fewer rounds or a larger budget, or give other releases more noise"
-        )
-    return four_digits(choice)
-
-
-@lru_cache(maxsize=256)
-def _affordable(before: _Total, each: _Total, budget: Budget) -> int:
-    return _largest(lambda rounds: _together((*before, *_times(each, rounds))), budget, MOST_ROUNDS)
-
-
-def _largest(composed: Callable[[int], _Total], budget: Budget, end: int) -> int:
-    """The largest n in 1..``end`` for which ``composed(n)``, which grows with n, stays within ``budget``; else 0."""
-
-    def spent(n: int, grid: float = _FINE) -> float:
-        return _epsilon(composed(n), budget.delta, grid)
-
-    def rough(n: int) -> float:
-        return renyi.epsilon(composed(n), budget.delta)
-
-    def near(n: int) -> float:
-        # What a grid adds falls with its square: two coarse ones tell what no grid would say.
-        one, two = spent(n, _COARSE), spent(n, 2 * _COARSE)
-        return one - (two - one) / 3
-
-    return largest_within(budget.epsilon, end, rough, [near, spent])
-
-
-def _charged(mechanisms: Iterable[Mechanism], unit: Unit) -> _Total:
-    # Equal ones first: a ledger repeats itself.
-    repeated = Counter(mechanisms).items()
-    return _together(part for one, times in repeated for part in _times([cost(one, unit)], times))
-
-
-def _together(costs: Iterable[Cost]) -> _Total:
-    counts: Counter[Cost] = Counter()
-    for part in costs:
-        counts[_one(part)] += part.count
-    merged = [replace(part, count=count) for part, count in counts.items() if count]
-    return *sorted(_gaussians(merged)), *sorted(_skellams(merged))
-
-
-def _times(costs: Iterable[Cost], factor: int) -> list[Cost]:
-    return [replace(part, count=factor * part.count) for part in costs]
-
-
-def _one(part: Cost) -> Cost:
-    return replace(part, count=1)
-
-
-def _gaussians(costs: Iterable[Cost]) -> list[SampledGaussian]:
-    return [one for one in costs if isinstance(one, SampledGaussian)]
-
-
-def _skellams(costs: Iterable[Cost]) -> list[SkellamSum]:
-    return [one for one in costs if isinstance(one, SkellamSum)]
-
-
 @lru_cache(maxsize=4096)
-def _epsilon(total: _Total, delta: float, grid: float = _FINE) -> float:
+def decided(total: Total, delta: float, grid: float = FINE) -> float:
+    """Epsilon of a total, by the accountant that decides; ``grid``: that of the PLD, in epsilon."""
     if not _LEAST_DELTA <= delta < 1:
         raise BadInput(f"delta is {delta}: it must be at least {_LEAST_DELTA:g} and well below 1 / number of records")
     ceiling = _renyi_epsilon(total, delta)
     if ceiling > _HOPELESS:
         return math.inf
-    if _skellams(total):
+    if skellams(total):
         _refuse_disagreement(total, delta, ceiling)
         figure = ceiling
     else:
@@ -235,38 +109,38 @@ def _epsilon(total: _Total, delta: float, grid: float = _FINE) -> float:
     return figure if figure <= _MOST_EPSILON else math.inf
 
 
-def _refuse_disagreement(total: _Total, delta: float, first: float) -> None:
+def _refuse_disagreement(total: Total, delta: float, first: float) -> None:
     second = renyi.epsilon(total, delta)
-    if abs(first - second) > _SAME * (1 + first) + _SAME_PER_STEP * sum(one.count for one in total):
+    if abs(first - second) > SAME * (1 + first) + _SAME_PER_STEP * sum(one.count for one in total):
         raise AccountingMismatch(
             f"two Renyi accountants say epsilon {first:.9g} and {second:.9g}, which should be the same: "
             f"release nothing, and check the installed dp_accounting"
         )
 
 
-def _refuse_below_gaussian(total: _Total, delta: float) -> None:
-    instead = (SampledGaussian(math.sqrt(one.variance) / one.l2, 1.0, one.count) for one in _skellams(total))
-    _loss_epsilon((*_gaussians(total), *instead), delta, _COARSE, _renyi_epsilon(total, delta))
+def _refuse_below_gaussian(total: Total, delta: float) -> None:
+    instead = (SampledGaussian(math.sqrt(one.variance) / one.l2, 1.0, one.count) for one in skellams(total))
+    _loss_epsilon((*gaussians(total), *instead), delta, COARSE, _renyi_epsilon(total, delta))
 
 
-def _loss_epsilon(total: _Total, delta: float, grid: float, ceiling: float) -> float:
+def _loss_epsilon(total: Total, delta: float, grid: float, ceiling: float) -> float:
     """The PLD's epsilon of Gaussians, after checking that it is not above the Renyi accountant's, ``ceiling``.
 
     ``inf`` where its exponentials overflow, which contradicts nothing.
     """
-    if ceiling > _FINE_UP_TO:
-        grid *= 10 ** math.ceil(math.log10(ceiling / _FINE_UP_TO))
-    parts = _unsampled_together(_gaussians(total))
+    if ceiling > FINE_UP_TO:
+        grid *= 10 ** math.ceil(math.log10(ceiling / FINE_UP_TO))
+    parts = _unsampled_together(gaussians(total))
     if not parts:
         return 0.0
     if not _known(total, delta):
         return ceiling
-    loss, *others = (_composed(one.noise_multiplier, one.sampling_rate, one.count, grid) for one in parts)
+    loss, *others = (composed(one.noise_multiplier, one.sampling_rate, one.count, grid) for one in parts)
     for other in others:
         loss = loss.compose(other)
     with np.errstate(over="ignore"):
         result = float(loss.get_epsilon_for_delta(delta - _lost(total)))
-    if math.inf > result > ceiling + _slack(sum(one.count for one in parts), delta, grid):
+    if math.inf > result > ceiling + slack(sum(one.count for one in parts), delta, grid):
         raise AccountingMismatch(
             f"the PLD accountant says epsilon {result:.6g} and the Renyi accountant at most {ceiling:.6g}, "
             f"which cannot both hold: release nothing, and check the installed dp_accounting"
@@ -274,17 +148,17 @@ def _loss_epsilon(total: _Total, delta: float, grid: float, ceiling: float) -> f
     return result
 
 
-def _lost(total: _Total) -> float:
+def _lost(total: Total) -> float:
     """What of delta may be lost to rounding."""
     return _ROUNDING_PER_STEP * _sampled_steps(total)
 
 
-def _known(total: _Total, delta: float) -> bool:
+def _known(total: Total, delta: float) -> bool:
     return _lost(total) <= delta / 10 and _sampled_steps(total) <= _MOST_STEPS
 
 
-def _sampled_steps(total: _Total) -> int:
-    return sum(one.count for one in _gaussians(total) if one.sampling_rate < 1)
+def _sampled_steps(total: Total) -> int:
+    return sum(one.count for one in gaussians(total) if one.sampling_rate < 1)
 
 
 def _unsampled_together(costs: list[SampledGaussian]) -> list[SampledGaussian]:
@@ -294,7 +168,7 @@ def _unsampled_together(costs: list[SampledGaussian]) -> list[SampledGaussian]:
     return [*sampled, SampledGaussian(1 / math.sqrt(precision), 1.0, 1)] if precision else sampled
 
 
-def _slack(steps: int, delta: float, grid: float) -> float:
+def slack(steps: int, delta: float, grid: float) -> float:
     """How far the PLD's grid can lift its epsilon.
 
     A loss is split onto its two neighbours on the grid, keeping the mean of exp(-loss): that adds at most grid^2/8 to
@@ -306,7 +180,8 @@ def _slack(steps: int, delta: float, grid: float) -> float:
 
 
 @lru_cache(maxsize=32)
-def _composed(noise: float, rate: float, steps: int, grid: float) -> PrivacyLossDistribution:
+def composed(noise: float, rate: float, steps: int, grid: float) -> PrivacyLossDistribution:
+    """The PLD of so many sampled Gaussians, of add-or-remove-one; ``grid``: of its losses."""
     step = _step(noise, rate, grid)
     return step if steps == 1 else step.self_compose(steps)
 
@@ -322,21 +197,15 @@ def _step(noise: float, rate: float, grid: float) -> PrivacyLossDistribution:
 
 
 @lru_cache(maxsize=4096)
-def _renyi_epsilon(total: _Total, delta: float) -> float:
+def _renyi_epsilon(total: Total, delta: float) -> float:
     if not total:
         return 0.0
-    if _least_noise(total) < LEAST_NOISE:
+    if least_noise(total) < LEAST_NOISE:
         return math.inf
     from dp_accounting.rdp import compute_epsilon
 
-    curve = sum(part.count * np.array(_renyi_curve(_one(part))) for part in total)
+    curve = sum(part.count * np.array(_renyi_curve(single(part))) for part in total)
     return float(compute_epsilon(renyi.ORDERS, curve, delta)[0])
-
-
-def _least_noise(total: _Total) -> float:
-    """Of any part, in sensitivities."""
-    noises = [one.noise_multiplier for one in _gaussians(total)]
-    return min(noises + [math.sqrt(one.variance) / one.l2 for one in _skellams(total)])
 
 
 @lru_cache(maxsize=4096)

@@ -26,7 +26,7 @@ CARD: Final = "model_card.md"
 def assembled(folder: Path, created: str = "unknown") -> Report:
     """The report that a run folder gives, not yet endorsed; of an unfinished run, too. ``created``: UTC, ISO 8601.
 
-    Raises ``NotARun`` for a folder that is none, ``AccountingMismatch`` if two accountants disagree.
+    Raises ``NotARun`` for a folder that is none; nothing that a client stated makes it fail.
     """
     from securefl.report import assembly, facts, software
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from msgspec.structs import astuple
+
 from securefl import precision
 from securefl.plan import Plan
 from securefl.privacy import accountant
@@ -13,7 +15,7 @@ from securefl.privacy.mechanism import NEIGHBOURS, SGD, Mechanism
 from securefl.protection import KINDS, parameters, rules
 from securefl.records import RoundRecord
 from securefl.releases import releases
-from securefl.report import claims, contradictions, hazards, parties, status
+from securefl.report import claims, contradictions, declared, hazards, parties, status, view
 from securefl.report.document import (
     Accounting,
     Aggregation,
@@ -41,11 +43,11 @@ def assemble(facts: Facts, software: Software, created: str = "unknown", violati
     """The report, not yet endorsed. ``created``: UTC, ISO 8601. ``violations``: what else was found false, in words.
 
     Epsilons of the claims are computed here from the charges that clients signed; a client without a statement has
-    none, and its figures are the server's copy. Raises ``AccountingMismatch`` if two accountants disagree.
+    none, and its figures are the server's copy. Where two accountants disagree, that is a contradiction.
     """
     plan, tested = facts.plan, _tested(facts)
-    listed = tuple(hazards.of(one) for one in facts.summary.hazards) if facts.summary else ()
-    every = hazards.merged(listed, hazards.of_plan(plan, tested))
+    told = facts.summary.hazards if facts.summary else ()
+    every = hazards.merged(hazards.of_plan(plan, tested), declared.of_job(facts.job), told)
     owners = tuple(_owner(facts, client) for client in plan.clients)
     found = (*violations, *contradictions.found(facts))
     statements = [signed.statement for signed in facts.statements]
@@ -235,21 +237,12 @@ def _view(facts: Facts) -> View | Unknown:
     """Counted here from the transcript, and not taken from what the server says of itself."""
     if facts.summary is None:
         return "unknown"
-    kind = KINDS[facts.plan.protection]
-    inputs = sum(each.up.count for each in facts.traffic if each.kind == "masked-input")
-    readable = 0 if kind.sealed else len(facts.history)
-    return View(
-        sum(each.up.count for each in facts.traffic),
-        sum(each.up.bytes for each in facts.traffic),
-        inputs,
-        0 if kind.masked or kind.sealed else inputs,
-        readable,
-        readable,
-    )
+    return View(*astuple(view.server_view(facts.plan, len(facts.history), facts.traffic)))
 
 
 def _data(facts: Facts) -> Data:
     data = facts.job.data
     source = f"pilot {data.pilot}" if data.pilot else f"loaded by {data.loader}"
     test = f"{data.test or source}, declared public" if _tested(facts) else "none"
-    return Data(data.name, source, test, facts.plan.privacy.disjoint)
+    prepared = "as the pilot declares, among the hazards" if data.pilot else "unknown"
+    return Data(data.name, source, prepared, test, facts.plan.privacy.disjoint)

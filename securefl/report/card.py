@@ -90,7 +90,9 @@ def _privacy(report: Report) -> Iterator[str]:
 def _hazards(report: Report) -> Sequence[str]:
     if isinstance(report.hazards, str):
         return ["Hazards: unknown, the run is not finished."]
-    return [f"- {_text(one.text)}. {one.effect}" for one in report.hazards] or ["No hazards were declared."]
+    return [f"- {_text(one.text)}. {one.effect} Known from {one.source}." for one in report.hazards] or [
+        "No hazards were declared."
+    ]
 
 
 def _paragraph(text: str) -> Iterator[str]:

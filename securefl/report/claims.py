@@ -17,16 +17,21 @@ from securefl.plan import Plan
 from securefl.privacy import accountant
 from securefl.privacy.mechanism import NEIGHBOURS, Budget, Release, Skellam, Unit
 from securefl.protection import KINDS
+from securefl.releases import releases as released
+from securefl.report import arithmetic
+from securefl.report.arithmetic import Unanswered
 from securefl.report.document import Audience, Claim
-from securefl.report.statement import Epsilon, Statement
+from securefl.report.statement import Absent, Epsilon, Statement
 
 AUDIENCES: Final[tuple[Audience, ...]] = get_args(Audience)
+_WITHOUT: Final = ("none", "unknown")
 _CONDITION: Final = "It assumes that the client sampled and noised as its charges say, which nobody else can check."
 
 
 def of_client(statement: Statement, plan: Plan) -> tuple[Claim, ...]:
     """Towards each audience, what it learns about one unit in this client's data from all that the run was charged.
 
+    Nothing is claimed where that is not what the plan releases. No statement makes this fail.
     Guarantee: as :func:`securefl.privacy.accountant.epsilon`, for the noises that the audience does not know.
     """
     return tuple(_claim(statement, plan, audience) for audience in AUDIENCES)
@@ -70,41 +75,53 @@ def figure(value: float) -> Epsilon:
     return "infinite" if math.isinf(value) else value
 
 
+def as_planned(statement: Statement, plan: Plan) -> bool:
+    """Whether each charge is of what a round under the plan releases. Only then is anything computed from it."""
+    planned = released(plan)
+    return all(charge.releases == planned for charge in statement.charges)
+
+
 def _claim(statement: Statement, plan: Plan, audience: Audience) -> Claim:
     unit, releases, budget = statement.unit, statement.releases, statement.budget
     if not isinstance(budget, Budget):
         return _none(audience, unit, "No differential privacy: nothing bounds what the updates tell.")
+    if not as_planned(statement, plan):
+        return _none(audience, unit, "What this client charged is not what the plan releases: nothing is claimed.")
     noises = unknown_noises(plan, audience)
     if noises < 1 and _distributed(releases):
         return _none(audience, unit, _no_promise(plan))
     try:
-        return _computed(audience, unit, [seen(one, noises) for one in releases], budget.delta, _why(releases, noises))
+        known = [seen(one, noises) for one in releases]
     except BadInput as error:
-        return _none(audience, unit, f"The charges have no epsilon for this unit: {error}.")
+        return _none(audience, unit, f"The charges have no epsilon for this audience: {error}.")
+    return _computed(audience, unit, known, budget.delta, _why(releases, noises))
 
 
 def _computed(audience: Audience, unit: Unit, releases: Sequence[Release], delta: float, why: str) -> Claim:
+    found = arithmetic.figures(releases, delta, unit)
+    if isinstance(found, Unanswered):
+        return _none(audience, unit, f"The charges have no epsilon for this unit: {found.why}.", found.word)
     return Claim(
         audience=audience,
         unit=unit,
         neighbours=NEIGHBOURS[unit],
-        epsilon=figure(accountant.epsilon(releases, delta, unit)),
+        epsilon=figure(found.epsilon),
         delta=delta,
-        cross_check=figure(accountant.cross_check(releases, delta, unit)),
-        accountant=accountant.decides(releases, delta, unit),
+        cross_check=figure(found.cross_check),
+        accountant=found.accountant,
         why=f"{why} {_CONDITION}",
     )
 
 
-def _none(audience: Audience, unit: Unit, why: str) -> Claim:
+def _none(audience: Audience, unit: Unit, why: str, word: Absent = "none") -> Claim:
     return Claim(
         audience=audience,
         unit=unit,
         neighbours=NEIGHBOURS[unit],
-        epsilon="none",
-        delta="none",
-        cross_check="none",
-        accountant="none",
+        epsilon=word,
+        delta=word,
+        cross_check=word,
+        accountant=word,
         why=why,
     )
 
@@ -136,7 +153,7 @@ def _together(statements: Sequence[Statement], plan: Plan, audience: Audience) -
     if len(units) > 1:
         return _none(audience, statements[0].unit, "The clients' data sets hide different units: see each client.")
     unit = statements[0].unit
-    if without := [one.client for one, claim in zip(statements, every, strict=True) if claim.epsilon == "none"]:
+    if without := [one.client for one, claim in zip(statements, every, strict=True) if claim.epsilon in _WITHOUT]:
         return _none(audience, unit, f"No epsilon is claimed for {', '.join(without)}.")
     if plan.privacy.disjoint or unit == "client":
         return _parallel(every, unit)

@@ -5,34 +5,37 @@ One line each, naming the client. Finding none proves consistency, not that a si
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from protocols.errors import Forged
-from securefl.errors import BadInput
 from securefl.plan import Plan
-from securefl.privacy import accountant
 from securefl.privacy.mechanism import NEIGHBOURS, Budget
 from securefl.records import RoundRecord, Summary
 from securefl.releases import releases
+from securefl.report import arithmetic, heads
+from securefl.report.arithmetic import Unanswered
+from securefl.report.claims import as_planned
 from securefl.report.facts import Facts
-from securefl.report.statement import Head, SignedStatement, Statement, opened
+from securefl.report.statement import Epsilon, Head, SignedStatement, Statement, opened
 
 # Two installations of the accountant may round apart by this much of an epsilon; no real charge is so small.
 _ROUNDING: Final = 1e-6
 
 
 def found(facts: Facts) -> Iterator[str]:
-    """Every contradiction in a run folder's facts. Raises ``AccountingMismatch`` if the accountants disagree."""
+    """Every contradiction in a run folder's facts; two accountants that disagree on charges are one."""
     statements = [signed.statement for signed in facts.statements]
     yield from _repeated(statements)
     yield from _disagreements(statements, facts.summary)
+    yield from heads.contradictions(statements)
     for signed in facts.statements:
         yield from _forged(signed)
         yield from _foreign(signed.statement, facts.plan)
         yield from _uncharged(signed.statement, facts.plan, facts.history)
-        yield from _miscounted(signed.statement)
+        yield from _miscounted(signed.statement, facts.plan)
         yield from (f"{signed.statement.client} says: {doubt}" for doubt in signed.statement.doubts)
 
 
@@ -79,30 +82,57 @@ def _uncharged(statement: Statement, plan: Plan, history: Sequence[RoundRecord])
     for record in history if planned else ():
         if statement.client in record.contributors and (record.round, record.attempt) not in charged:
             yield f"{statement.client} contributed to round {record.round} and did not charge it"
-    if any(released != planned for released in charged.values()):
+    if not as_planned(statement, plan):
         yield f"{statement.client} charged something else than the plan releases"
 
 
-def _miscounted(statement: Statement) -> Iterator[str]:
-    """A head or an epsilon that does not follow from the charges; only where nothing was in the ledger before."""
-    client, before, after, budget = statement.client, statement.before, statement.after, statement.budget
-    if not (isinstance(before, Head) and isinstance(after, Head)):
+def _miscounted(said: Statement, plan: Plan) -> Iterator[str]:
+    """A head or an epsilon that does not follow from the charges."""
+    before, after = said.before, said.after
+    if isinstance(before, Head) and isinstance(after, Head) and after.sequence - before.sequence < len(said.charges):
+        yield f"{said.client}: the ledger grew by less than the charges of this run"
+    if not isinstance(said.budget, Budget):
         return
-    if after.sequence - before.sequence < len(statement.charges):
-        yield f"{client}: the ledger grew by less than the charges of this run"
-    if not isinstance(budget, Budget) or not isinstance(statement.epsilon_after, float):
+    if {said.epsilon_before, said.epsilon_after}.intersection(("none", "unknown")):
+        yield f"{said.client} states a budget, and not what was spent of it"
         return
-    if statement.epsilon_after > budget.epsilon * (1 + _ROUNDING):
-        yield f"{client}: epsilon {statement.epsilon_after:.6g} exceeds the budget of {budget.epsilon:g}"
-    if before.sequence == 0 and after.sequence == len(statement.charges):
-        yield from _recomputed(statement, budget.delta, statement.epsilon_after)
+    # Above it without a charge of this run, an earlier run had a larger budget, and this client refused all rounds.
+    if said.charges and _number(said.epsilon_after) > said.budget.epsilon * (1 + _ROUNDING):
+        yield f"{said.client}: epsilon {_words(said.epsilon_after)} exceeds the budget of {said.budget.epsilon:g}"
+    if as_planned(said, plan):
+        yield from _recomputed(said, said.budget.delta)
 
 
-def _recomputed(statement: Statement, delta: float, stated: float) -> Iterator[str]:
-    try:
-        own = accountant.epsilon(statement.releases, delta, statement.unit)
-    except BadInput as error:
-        yield f"{statement.client}: the charges have no epsilon ({error})"
+def _recomputed(said: Statement, delta: float) -> Iterator[str]:
+    """All charges of a ledger come to no less than those before the run, and those of the run; and to what these come
+    to where it has no others.
+    """
+    found = arithmetic.figures(said.releases, delta, said.unit)
+    if isinstance(found, Unanswered):
+        yield f"{said.client}: the charges have no epsilon ({found.why})"
         return
-    if abs(own - stated) > _ROUNDING * (1 + own):
-        yield f"{statement.client} states epsilon {stated:.6g} and its charges come to {own:.6g}"
+    stated, own, least = _number(said.epsilon_after), found.epsilon, max(found.epsilon, _number(said.epsilon_before))
+    if stated < least and not _same(stated, least):
+        yield f"{said.client} states epsilon {stated:.6g}, and its charges come to {least:.6g} or more"
+    elif _alone(said) and not _same(stated, own):
+        yield f"{said.client} states epsilon {stated:.6g}, and its charges come to {own:.6g}"
+
+
+def _alone(said: Statement) -> bool:
+    """Whether the ledger has had no charges but those of this run."""
+    before, after = said.before, said.after
+    ends = isinstance(before, Head) and isinstance(after, Head) and (before.sequence, after.sequence)
+    return ends == (0, len(said.charges))
+
+
+def _same(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+
+
+def _number(epsilon: Epsilon) -> float:
+    """Of a word, infinity: it bounds nothing."""
+    return epsilon if isinstance(epsilon, float) else math.inf
+
+
+def _words(epsilon: Epsilon) -> str:
+    return f"{epsilon:.6g}" if isinstance(epsilon, float) else epsilon

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from securefl.plan import Protection
 from securefl.privacy.mechanism import Budget, Mechanism, Release, Unit
-from securefl.report.hazards import Hazard
+from securefl.report.hazards import Listed
 from securefl.report.statement import (
     Absent,
     Count,
@@ -61,10 +61,13 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Data(Struct, frozen=True, forbid_unknown_fields=True):
-    """What was trained on. ``disjoint``: the owners declared that nobody's data is at two clients."""
+    """What was trained on. ``prepared``: how the records were made ready for training, "unknown" where an owner's own
+    loader did it. ``disjoint``: the owners declared that nobody's data is at two clients.
+    """
 
     name: str
     source: str
+    prepared: str
     test: str
     disjoint: bool
 
@@ -262,7 +265,7 @@ class Report(
     created: str
     run: Run
     status: Status
-    hazards: tuple[Hazard, ...] | Unknown
+    hazards: tuple[Listed, ...] | Unknown
     owners: tuple[Owner, ...]
     federation: tuple[Claim, ...]
     training: Training

@@ -50,10 +50,15 @@ def read(folder: Path) -> Facts:
         job=_job(folder / JOB),
         plan=_decoded(folder / PLAN, Plan),
         history=tuple(lines(folder / HISTORY, RoundRecord)),
-        traffic=_counted(lines(folder / TRANSCRIPT, Message)),
+        traffic=traffic(folder),
         summary=_decoded(folder / SUMMARY, Summary) if (folder / SUMMARY).exists() else None,
         statements=_statements(folder / STATEMENTS),
     )
+
+
+def traffic(folder: Path) -> tuple[Traffic, ...]:
+    """All messages in a run's transcript, by kind. Raises ``NotARun`` for one that is damaged."""
+    return _counted(lines(folder / TRANSCRIPT, Message))
 
 
 def _job(path: Path) -> job.Job:

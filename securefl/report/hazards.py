@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal, get_args
 
 from msgspec import Struct
@@ -29,6 +29,8 @@ Kind = Literal[
 Weight = Literal["voids", "uncovered", "assumed"]
 """Of a hazard. "voids": the run is not called private. "uncovered": something was released that no epsilon of the
 report covers; the epsilons hold for what they name. "assumed": nothing more was released, if the assumption holds."""
+
+Source = Literal["the plan", "the job file", "the server's summary"]
 
 EFFECTS: Final[dict[Kind, tuple[Weight, str]]] = {
     "no-dp": ("voids", "No epsilon is claimed: the status is 'not private'."),
@@ -91,6 +93,14 @@ class Hazard(Struct, frozen=True, forbid_unknown_fields=True):
         return self.text
 
 
+class Listed(Hazard, frozen=True, forbid_unknown_fields=True):
+    """A hazard in a report. ``source``: what it is known from. The plan is what all clients signed; the job file is the
+    server's copy, which has to agree with the plan; of the summary nobody but the server vouches.
+    """
+
+    source: Source
+
+
 def hazard(kind: Kind, text: str) -> Hazard:
     """A hazard of a known kind, with the weight and effect that all of its kind have."""
     return Hazard(kind, text, *EFFECTS[kind])
@@ -121,9 +131,20 @@ def of_plan(plan: Plan, tested: bool) -> Iterator[Hazard]:
         yield hazard("unmasked", kind.visibility)
 
 
-def merged(listed: tuple[Hazard, ...], derived: Iterator[Hazard]) -> tuple[Hazard, ...]:
-    """What the plan implies, in its own words, and what else the run listed; the gravest first."""
-    implied = tuple(derived)
+def merged(plan: Iterable[Hazard], job: Iterable[Hazard], summary: Iterable[Hazard]) -> tuple[Listed, ...]:
+    """What the plan implies, in its own words; what the job file implies besides; what else the server listed. The
+    gravest first.
+    """
+    implied, declared = tuple(plan), tuple(job)
     named = {one.kind for one in implied}
-    every = (*(one for one in listed if one.kind not in named), *implied)
+    besides = (of(one) for one in summary)
+    every = (
+        *(_listed(one, "the job file") for one in declared if one.kind not in named),
+        *(_listed(one, "the server's summary") for one in besides if one.kind not in named and one not in declared),
+        *(_listed(one, "the plan") for one in implied),
+    )
     return tuple(sorted(every, key=lambda one: get_args(Weight).index(one.weight)))
+
+
+def _listed(one: Hazard, source: Source) -> Listed:
+    return Listed(one.kind, one.text, one.weight, one.effect, source)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from securefl.privacy.mechanism import Budget
 from securefl.report import plots, words
 from securefl.report.document import Claim, Owner, Report, Round
 from securefl.report.statement import Epsilon
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 CHAPTERS: Final = {
     "guarantee": "Epsilon and the unit of privacy",
@@ -63,20 +67,9 @@ class Spent:
 
 def html(report: Report) -> str:
     """The page. Everything that is not a plot of ours is escaped by the template."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {
-        "size": words.size,
-        "number": words.number,
-        "short": words.short,
-        "mechanism": words.mechanism,
-        "kind": words.kind,
-    }
-    return environment.get_template("template.html.j2").render(
+    return _template().render(
         report=report,
         chapters=CHAPTERS,
         words=words,
@@ -94,6 +87,23 @@ def html(report: Report) -> str:
         differing=_differing(report),
         federation={claim.audience: claim for claim in report.federation},
     )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "size": words.size,
+        "number": words.number,
+        "short": words.short,
+        "mechanism": words.mechanism,
+        "kind": words.kind,
+    }
+    return environment.get_template("template.html.j2")
 
 
 def _figures(report: Report) -> Iterator[Figure]:
@@ -141,10 +151,10 @@ def _plots(report: Report) -> Mapping[str, str]:
     charged = [(one.round, told) for one in report.rounds if (told := _told(one))]
     if charged:
         numbers = tuple(number for number, _ in charged)
-        largest, smallest = [max(told) for _, told in charged], [min(told) for _, told in charged]
+        largest, smallest = tuple(max(told) for _, told in charged), tuple(min(told) for _, told in charged)
         drawn["epsilon"] = plots.epsilon(numbers, largest, smallest, _cap(report))
     if report.traffic:
-        drawn["traffic"] = plots.traffic({item.kind: (item.up.mean, item.down.mean) for item in report.traffic})
+        drawn["traffic"] = plots.traffic(tuple((item.kind, item.up.mean, item.down.mean) for item in report.traffic))
     return drawn
 
 

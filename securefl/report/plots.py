@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
 INK, MUTED, RULE, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES: Final = {INK: "ink", MUTED: "muted", RULE: "rule", ACCENT: "accent", SECOND: "second"}
 Side = Literal["left", "right"]
+# Of equal values: who writes a page and then checks it draws once, in a tenth of a second each.
+_remembered: Final = lru_cache(maxsize=32)
 _WIDTH: Final = 4.7  # inches; the page scales the plot, 9-point text stays legible from 350 to 560 pixels
 
 
-def accuracy(rounds: Sequence[int], values: Sequence[float], twin: float | None) -> str:
+@_remembered
+def accuracy(rounds: tuple[int, ...], values: tuple[float, ...], twin: float | None) -> str:
     """Accuracy after each round, with the centralised twin as a line."""
 
     def paint(axes: Axes) -> None:
@@ -34,7 +38,10 @@ def accuracy(rounds: Sequence[int], values: Sequence[float], twin: float | None)
     return _drawn("accuracy", f"Accuracy by round, ending at {values[-1]:.3f}", 2.7, paint)
 
 
-def epsilon(rounds: Sequence[int], largest: Sequence[float], smallest: Sequence[float], budget: float | None) -> str:
+@_remembered
+def epsilon(
+    rounds: tuple[int, ...], largest: tuple[float, ...], smallest: tuple[float, ...], budget: float | None
+) -> str:
     """Epsilon that was spent after each round: the most of all clients, the spread below it, and the budget."""
 
     top = max(*largest, budget or 0.0) * 1.18
@@ -51,17 +58,18 @@ def epsilon(rounds: Sequence[int], largest: Sequence[float], smallest: Sequence[
     return _drawn("epsilon", f"Epsilon spent by round, ending at {largest[-1]:.2f}", 2.7, paint)
 
 
-def traffic(means: Mapping[str, tuple[float, float]]) -> str:
+@_remembered
+def traffic(means: tuple[tuple[str, float, float], ...]) -> str:
     """Bytes a message in each exchange, up and down; logarithmic where the largest is over 50 times the smallest."""
-    sizes = [max(1.0, size) for pair in means.values() for size in pair if size]
+    sizes = [max(1.0, size) for _, *pair in means for size in pair if size]
     logarithmic = max(sizes) > 50 * min(sizes)
 
     def paint(axes: Axes) -> None:
         axes.set_xscale("log" if logarithmic else "linear")
-        for row, (up, down) in enumerate(means.values()):
+        for row, (_, up, down) in enumerate(means):
             _bar(axes, row - 0.2, up, ACCENT)
             _bar(axes, row + 0.2, down, SECOND)
-        axes.set_yticks(range(len(means)), list(means))
+        axes.set_yticks(range(len(means)), [kind for kind, _, _ in means])
         axes.invert_yaxis()
         axes.set_xticks([], minor=False)
         axes.minorticks_off()

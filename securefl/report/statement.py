@@ -26,9 +26,13 @@ Nonnegative = Annotated[float, Meta(ge=0)]
 Epsilon = Nonnegative | Literal["infinite", "none", "unknown"]
 """An upper bound; "infinite": a bound that bounds nothing; "none": no guarantee is claimed."""
 
-Hash = Annotated[str, Meta(pattern="^([0-9a-f]{64}|none|unknown)$", description="32 bytes in hex, none or unknown")]
-Key = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="an Ed25519 public key in hex")]
-Signature = Annotated[str, Meta(pattern="^[0-9a-f]{128}$", description="an Ed25519 signature in hex")]
+# ECMAScript's $, which JSON Schema means, is the end; Python's also matches before a newline there.
+_END = r"$(?!\n)"
+Hash = Annotated[
+    str, Meta(pattern=f"^([0-9a-f]{{64}}|none|unknown){_END}", description="32 bytes in hex, none or unknown")
+]
+Key = Annotated[str, Meta(pattern=f"^[0-9a-f]{{64}}{_END}", description="an Ed25519 public key in hex")]
+Signature = Annotated[str, Meta(pattern=f"^[0-9a-f]{{128}}{_END}", description="an Ed25519 signature in hex")]
 
 
 class Head(Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from securefl import vector
 from securefl.data import Dataset
 from securefl.errors import BadInput, TrainingFailed, UnsupportedModel
+from securefl.mishaps import Tell, unheard
 from securefl.plan import LocalOptimizer
 from securefl.privacy.mechanism import DPSGD, Training
 from securefl.privacy.noise import Random, poisson_sample
@@ -27,7 +28,7 @@ from securefl.training import private
 from securefl.training.batches import device_of, loss, made_up, outputs, pieces, take
 from securefl.training.pace import Pace, choose
 
-__all__ = ["Pace", "check", "check_apart", "check_labels", "train"]
+__all__ = ["Pace", "check", "check_apart", "check_labels", "classes", "train"]
 
 
 def check(module: nn.Module) -> None:
@@ -64,13 +65,18 @@ def check(module: nn.Module) -> None:
         raise UnsupportedModel(f"the model cannot be trained record by record: {problems[0]}")
 
 
-def check_labels(module: nn.Module, data: Dataset) -> None:
-    """Raise ``BadInput`` for labels that the model has no output for; its outputs are counted on a row of zeros."""
+def classes(module: nn.Module, data: Dataset) -> int:
+    """How many outputs the model has for records of this shape: counted on a row of zeros."""
     local = copy.deepcopy(module).eval()
     with torch.no_grad():
-        classes = outputs(local, made_up(data, 1, device_of(local)).features).shape[1]
-    if not 0 <= int(data.labels.min()) <= int(data.labels.max()) < classes:
-        raise BadInput(f"labels must be 0 to {classes - 1}, one for each of the model's outputs")
+        return outputs(local, made_up(data, 1, device_of(local)).features).shape[1]
+
+
+def check_labels(module: nn.Module, data: Dataset) -> None:
+    """Raise ``BadInput`` for labels that the model has no output for."""
+    count = classes(module, data)
+    if not 0 <= int(data.labels.min()) <= int(data.labels.max()) < count:
+        raise BadInput(f"labels must be 0 to {count - 1}, one for each of the model's outputs")
 
 
 def check_apart(module: nn.Module, data: Dataset) -> None:
@@ -99,11 +105,13 @@ def train(
     random: Random = os.urandom,
     device: str = "cpu",
     pace: Pace | None = None,
+    tell: Tell = unheard,
 ) -> NDArray[np.float32]:
     """The flat update (trained minus given) of one round of local training; ``module`` itself is left as it was.
 
     All randomness (sampling, noise, dropout) is read from ``random``; torch's own generator ends as it began. Records
     and model go to ``device`` ("cuda"), noise is made on the CPU. ``pace``: instead of the one that is chosen.
+    ``tell`` hears, at the owner's, of records on which the model's code failed.
 
     Guarantee: under ``DPSGD`` the update is a function of ``mechanism.steps`` noised sums as that class describes them,
     an empty batch included, if ``random`` is unpredictable and ``data.declared_size`` is a constant. It depends on the
@@ -120,7 +128,7 @@ def train(
     with torch.random.fork_rng(devices=_generators(local)), warnings.catch_warnings():
         # torch says this wherever hooks meet records that need no gradient, as opacus's always do; it loses nothing
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        _descend(local, data, mechanism, optimizer, random, pace)
+        _descend(local, data, mechanism, optimizer, random, pace, tell)
     update: NDArray[np.float32] = vector.flatten(local) - before
     if isinstance(mechanism, DPSGD):
         # Failing would tell that there is a record that made it fail, which no noise covers.
@@ -166,7 +174,13 @@ def _seed(module: nn.Module, seed: int) -> None:
 
 
 def _descend(
-    module: nn.Module, data: Dataset, mechanism: Training, optimizer: LocalOptimizer, random: Random, pace: Pace | None
+    module: nn.Module,
+    data: Dataset,
+    mechanism: Training,
+    optimizer: LocalOptimizer,
+    random: Random,
+    pace: Pace | None,
+    tell: Tell,
 ) -> None:
     # Before the generator is seeded: measuring uses it, if there is dropout.
     pace = pace or choose(module, data, mechanism)
@@ -174,7 +188,7 @@ def _descend(
     parameters = [parameter for _, parameter in private.trainable(module)]
     descent = torch.optim.SGD(parameters, lr=optimizer.learning_rate, momentum=optimizer.momentum)
     if isinstance(mechanism, DPSGD):
-        private.descend(module, data, mechanism, descent, random, pace)
+        private.descend(module, data, mechanism, descent, random, pace, tell)
         return
     expected = mechanism.sampling_rate * data.declared_size
     for _ in range(mechanism.steps):

@@ -22,6 +22,7 @@ from torch import nn
 
 from securefl.data import Dataset
 from securefl.errors import UnsupportedModel
+from securefl.mishaps import LostRecords, Tell, unheard
 from securefl.privacy.mechanism import DPSGD
 from securefl.privacy.noise import Random, grid, noised, poisson_sample
 from securefl.training.batches import LANES, Batch, device_of, loss, made_up, padded, pieces, single, take
@@ -50,7 +51,13 @@ def problems(module: nn.Module) -> list[Exception]:
 
 
 def descend(
-    module: nn.Module, data: Dataset, mechanism: DPSGD, descent: torch.optim.Optimizer, random: Random, pace: Pace
+    module: nn.Module,
+    data: Dataset,
+    mechanism: DPSGD,
+    descent: torch.optim.Optimizer,
+    random: Random,
+    pace: Pace,
+    tell: Tell = unheard,
 ) -> None:
     """Train ``module`` in place by ``mechanism.steps`` noised sums, each handed to ``descent`` as the gradient.
 
@@ -61,6 +68,7 @@ def descend(
     recorded.gradients(made_up(data, _PROBE, device_of(recorded)))
     for _ in range(mechanism.steps):
         step(recorded, data, mechanism, descent, random, pace)
+    recorded.lost.report(tell)
 
 
 def step(
@@ -92,11 +100,13 @@ def _add_batch(recorded: Recorded, batch: Batch, clip: float, total: torch.Tenso
     """
     try:
         gradients = recorded.gradients(padded(batch, at_once))
-    except Exception:
+    except Exception as error:
         recorded.forget()
-        if len(batch.labels) > 1:
-            for record in single(batch):
-                _add_batch(recorded, record, clip, total, at_once)
+        if len(batch.labels) == 1:
+            recorded.lost.add(error)
+            return
+        for record in single(batch):
+            _add_batch(recorded, record, clip, total, at_once)
         return
     add_clipped(gradients, clip, total, len(batch.labels))
 
@@ -115,6 +125,7 @@ class Recorded(GradSampleModule):  # type: ignore[misc]
         # "sum": gradients are those of each record's own loss, whatever the size of its batch
         super().__init__(module, loss_reduction="sum")
         self.dimension = sum(parameter.numel() for _, parameter in trainable(module))
+        self.lost = LostRecords()
         self._mode = mode
         self._ends = list(dict.fromkeys(end for layer in module.modules() for end in self._ends_at(layer)))
         self._sampled: _Sampled = {}

@@ -26,7 +26,7 @@ from securefl.report.endorsements import check_endorsement
 from securefl.report.facts import Facts
 from securefl.report.statement import opened
 from securefl.run_folder import MODEL, PLAN
-from securefl.verification import heads, ledgers, record, rendered
+from securefl.verification import ledgers, record, rendered
 
 # Accountants of two installations add up in another order; no claim turns on so little.
 _ROUNDING: Final = 1e-6
@@ -196,10 +196,6 @@ def _short(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _heads(case: _Case) -> Iterator[str]:
-    yield from heads.mismatches(case.report)
-
-
 def _record(case: _Case) -> Iterator[str]:
     yield from record.mismatches(case.facts)
 
@@ -232,7 +228,6 @@ _CHECKS: Final = (
     _plan,
     _model,
     _contradictions,
-    _heads,
     _ledgers,
     _record,
     _reassembled,

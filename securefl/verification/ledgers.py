@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from securefl.errors import AccountingMismatch, BadInput, LedgerError
-from securefl.privacy import accountant
-from securefl.privacy.ledger import Chain, Entry, Witness, verify
+from securefl.privacy.ledger import Chain, Entry, Witness
 from securefl.privacy.mechanism import Budget
+from securefl.report import arithmetic, heads
+from securefl.report.arithmetic import Unanswered
 from securefl.report.document import Report
 from securefl.report.statement import Charge, SignedStatement, Statement
 from securefl.report.statement import Head as StatedHead
-from securefl.verification import heads
+from securefl.verification import audit
 
 _ROUNDING: Final = 1e-6
 
@@ -25,7 +26,7 @@ def mismatches(path: Path, signed: SignedStatement, report: Report) -> Iterator[
     """
     said = signed.statement
     try:
-        chain = verify(path, bytes.fromhex(signed.key), _witnesses(report, said)).chain
+        chain = audit.verify(path, bytes.fromhex(signed.key), _witnesses(report, said)).chain
         found = [*_described(said, chain), *_spent(said, chain.entries)]
     except (LedgerError, AccountingMismatch, BadInput) as error:
         found = [str(error)]
@@ -36,7 +37,10 @@ def _witnesses(report: Report, own: Statement) -> Iterator[Witness]:
     """The heads that peers saw of this client's ledger, and those that it states itself."""
     stated = [head for head in (own.before, own.after) if isinstance(head, StatedHead)]
     encoded = [f"{own.ledger}{head.sequence:016x}{head.digest}" for head in stated]
-    found = [*heads.witnessed(report, own.client).values(), *map(heads.decoded, encoded)]
+    found = [
+        *heads.witnessed([one.statement for one in report.statements], own.client).values(),
+        *map(heads.decoded, encoded),
+    ]
     return (head for head in found if head is not None)
 
 
@@ -72,8 +76,13 @@ def _spent(said: Statement, entries: Sequence[Entry]) -> Iterator[str]:
         if not isinstance(head, StatedHead) or not isinstance(budget, Budget):
             continue
         released = [release for entry in entries[: head.sequence] for release in entry.releases]
-        own = accountant.epsilon(released, budget.delta, said.unit)
-        accountant.cross_check(released, budget.delta, said.unit)
-        figure = math.inf if stated == "infinite" else stated
-        if not isinstance(figure, float) or not math.isclose(own, figure, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
-            yield f"epsilon {when} the run comes to {own:.6g}, the statement says {stated}"
+        found, figure = (
+            arithmetic.figures(released, budget.delta, said.unit),
+            math.inf if stated == "infinite" else stated,
+        )
+        if isinstance(found, Unanswered):
+            yield f"epsilon {when} the run cannot be computed: {found.why}"
+        elif not isinstance(figure, float) or not math.isclose(
+            found.epsilon, figure, rel_tol=_ROUNDING, abs_tol=_ROUNDING
+        ):
+            yield f"epsilon {when} the run comes to {found.epsilon:.6g}, the statement says {stated}"

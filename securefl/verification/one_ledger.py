@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from securefl.errors import BadInput
-from securefl.privacy import ledger
+from securefl.verification import audit
 
 
 class Account(Struct, frozen=True):
@@ -29,7 +29,8 @@ class Account(Struct, frozen=True):
 def account(path: Path, key: str | None) -> Account:
     """Read and check a ledger's file or export. ``key``: the owner's, in hex, if it is known from elsewhere.
 
-    Raises ``LedgerError`` for one that does not hold or is by another key, ``BadInput`` for what cannot be read.
+    Raises ``LedgerError`` for one that does not hold or is by another key, ``BadInput`` for what cannot be read, or
+    charges that cannot be composed.
     """
     known = None if key is None else _key(key)
     try:
@@ -38,7 +39,7 @@ def account(path: Path, key: str | None) -> Account:
         hint = "name one client's ledger, LEDGERS/DATA/CLIENT.sqlite, or an export of one"
         raise BadInput(f"cannot read {path} ({error.strerror}): {hint}") from error
     exported = content.lstrip().startswith(b"{")
-    found = ledger.verify_export(content, known, source=str(path)) if exported else ledger.verify(path, known)
+    found = audit.verify_export(content, known, str(path)) if exported else audit.verify(path, known)
     header, entries = found.chain.header, found.chain.entries
     return Account(
         header.client,

@@ -7,10 +7,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from securefl import draft
 from securefl.job import Job
 from securefl.plan import Plan
 from securefl.privacy.mechanism import Budget
-from securefl.report import hazards
+from securefl.report import declared, hazards, view
 from securefl.report.facts import Facts
 from securefl.report.statement import Absent, Statement
 from securefl.run_folder import HISTORY, JOB, PLAN, SUMMARY
@@ -51,32 +52,17 @@ def _job(facts: Facts) -> Iterator[str]:
         if getattr(planned, name) != getattr(facts.plan, name):
             yield f"{JOB}: gives another {name} than {PLAN}"
     budget: Budget | Absent = facts.job.budget or "none"
+    data = facts.job.data.pilot or facts.job.data.name  # in ledgers, a pilot's data has the pilot's name
     for said in _statements(facts):
         if said.budget != budget:
             yield f"{JOB}: the budget is {_words(budget)}, and {said.client} states {_words(said.budget)}"
+        if said.ledger != "none" and said.data != data:
+            yield f"{JOB}: the data set is {data}, and {said.client} states {said.data}"
 
 
 def _planned(job: Job, plan: Plan) -> Plan:
-    """The plan with all that the job decides put in anew; what else is in it, the model decides."""
-    shield, terms, clients = job.shield, job.terms, tuple(sorted(job.clients))
-    return replace(
-        plan,
-        job=job.name,
-        protection=shield.kind,
-        clients=clients,
-        weights=tuple(job.weights.get(name, 1.0) for name in clients),
-        bound=1.0 if terms.client_level else shield.bound,
-        minimum=shield.minimum_of(len(clients)),
-        threshold=shield.threshold,
-        mechanism=job.mechanism,
-        optimizer=job.optimizer,
-        model_seed=job.model.seed,
-        colluders=shield.colluders,
-        corrupt=shield.corrupt,
-        dropout=shield.dropout,
-        key_rounds=shield.key_rounds_of(len(clients)),
-        privacy=terms,
-    )
+    """What the job makes of the plan; only its model is taken as it is."""
+    return draft.of_job(job).shaped(plan.architecture, plan.dimension, sorted(job.clients))
 
 
 def _words(budget: Budget | Absent) -> str:
@@ -103,17 +89,21 @@ def _summary(facts: Facts) -> Iterator[str]:
         budget_epsilon=budget.epsilon if budget else None,
         delta=budget.delta if budget else None,
         epsilon=max(said.epsilon_by_client.values(), default=None),
+        server_view=view.server_view(facts.plan, len(rounds), facts.traffic),
         hazards=tuple(map(hazards.of, said.hazards)),
     )
     for name in said.__struct_fields__:
         if getattr(said, name) != getattr(found, name):
             yield f"{SUMMARY}: {name} is {getattr(said, name)} and comes to {getattr(found, name)}"
+    for one in declared.of_job(facts.job):
+        if one not in said.hazards:
+            yield f"{SUMMARY}: leaves out a hazard that {JOB} implies: {one.text}"
     if set(said.epsilon_by_client) != set(facts.plan.clients if budget else ()):
         yield f"{SUMMARY}: has epsilons of other clients than have a budget"
-    for one in _statements(facts):
-        least = one.epsilon_after if isinstance(one.epsilon_after, float) else 0.0
-        if said.epsilon_by_client.get(one.client, 0.0) < least * (1 - _ROUNDING):
-            yield f"{SUMMARY}: the epsilon of {one.client} is below the {least:.6g} that it states"
+    for stated in _statements(facts):
+        least = stated.epsilon_after if isinstance(stated.epsilon_after, float) else 0.0
+        if said.epsilon_by_client.get(stated.client, 0.0) < least * (1 - _ROUNDING):
+            yield f"{SUMMARY}: the epsilon of {stated.client} is below the {least:.6g} that it states"
 
 
 def _statements(facts: Facts) -> Iterator[Statement]:

@@ -24,7 +24,8 @@ def model() -> nn.Module:
 
 def serve(pipe: Connection, roster: dict[str, bytes], rounds: int) -> None:
     """Run rounds over a pipe to where the clients are; report what is loaded; then stay, to be looked at."""
-    server = Server(model, CKKS(key_rounds=2), SGD(sampling_rate=1.0, steps=2), LocalOptimizer(0.5), run=RUN)
+    training, optimizer = SGD(sampling_rate=1.0, steps=2), LocalOptimizer(0.5)
+    server = Server(model, CKKS(key_rounds=2), training, optimizer, rounds=rounds, run=RUN)
     pipe.send(server.enrol(roster).encoded())
 
     def exchange(requests: Messages) -> Iterator[tuple[str, bytes]]:

@@ -71,6 +71,7 @@ def server(
     run: str = RUN,
     shield: Protection | None = None,
     privacy: PrivacyTerms = PrivacyTerms(),  # noqa: B008
+    rounds: int = 100,
 ) -> Server:
     store = Store(folder / "server.store") if folder else None
     return Server(
@@ -78,6 +79,7 @@ def server(
         shield or CELLS[cell],
         mechanism,
         LocalOptimizer(0.5),
+        rounds=rounds,
         weights=weights,
         test=TEST,
         run=run,

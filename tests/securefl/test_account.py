@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from protocols.aggregation.session import Roster
 from protocols.primitives import Identity
@@ -38,7 +39,9 @@ def account(
 ) -> Account:
     keep = keep or Store()
     identity = load_identity(keep)
-    return Account("ada", identity, ledger or forgotten("ada", identity, budget), keep, data or records(0), seed)
+    return Account(
+        "ada", identity, ledger or forgotten("ada", identity, budget, "record"), keep, data or records(0), seed
+    )
 
 
 def announced(chosen: Plan, round: int = 1, attempt: int = 1) -> Announcement:
@@ -148,6 +151,24 @@ def test_more_rounds_than_fit_are_refused_before_the_first_and_nothing_is_charge
     with pytest.raises(BudgetExceeded, match="rounds like this one that still fit"):
         found.check(PRIVATE, 100)
     assert found.ledger.entries() == ()
+
+
+@pytest.mark.parametrize("runs", [("run",), ("run", "other", "third")], ids=["one run", "runs that the server names"])
+def test_a_plan_is_charged_for_twice_its_rounds_at_most(runs: tuple[str, ...]) -> None:
+    found, chosen = account(budget=None), replace(PRIVATE, rounds=3)
+    found.accept(chosen, 3)
+    for attempt in range(6):
+        run = runs[attempt % len(runs)]
+        found.check_round(chosen, run)
+        found.charge(replace(announced(chosen, attempt=attempt + 1), run=run))
+    with pytest.raises(Refused, match="this plan of 3 rounds 6 attempts were charged"):
+        found.check_round(chosen, runs[0])
+    found.accept(chosen, 3)  # the owner's word again
+    if len(runs) > 1:
+        found.check_round(chosen, runs[0])
+    else:
+        with pytest.raises(Refused):
+            found.check_round(chosen, "run")
 
 
 def test_refused_rounds_are_counted_for_each_run_and_outlive_the_process(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def parties(
 ) -> tuple[Server, list[Client]]:
     """Server and clients that have pinned each other, and under CKKS hold the key."""
     optimizer = LocalOptimizer(0.5)
-    coordinator = Server(factory, CELLS[cell], mechanism, optimizer, privacy=privacy, run=RUN)
+    coordinator = Server(factory, CELLS[cell], mechanism, optimizer, rounds=100, privacy=privacy, run=RUN)
     owners = [owner_of(name, factory, (data or {}).get(name), folder) for name in NAMES]
     enrol(coordinator, owners)
     coordinator.set_up(direct(owners))

@@ -114,9 +114,12 @@ class Breaks(nn.Linear):
 
 
 def test_code_of_the_owner_that_fails_in_training_is_zeros_too() -> None:
-    broken = Material(records(0), lambda: Breaks(10, 2))
+    log: list[str] = []
+    broken = Material(records(0), lambda: Breaks(10, 2), tell=log.append)
     chosen = of(level(adaptive=ADAPTIVE))
     assert broken.update(chosen, start(chosen), os.urandom).tolist() == [0.0] * 22 + [0.5]
+    (told,) = log
+    assert "nothing but noise was sent" in told and told.endswith("RuntimeError: patient 4711")
     chosen = of(PrivacyTerms())
     with pytest.raises(RuntimeError, match="patient 4711"):
         broken.update(chosen, start(chosen), os.urandom)
@@ -193,6 +196,35 @@ def test_noised_metrics_do_not_tell_whether_a_record_is_there() -> None:
 
     assert right(None, 20) == 1.0
     assert right(5.0, 300) < 0.7
+
+
+class Picky(nn.Module):
+    """The owner's own code fails on a batch with a record whose first feature is above 100."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(10, 2)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if (features[:, 0] > 100).any():
+            raise RuntimeError("patient 4711")
+        outputs: torch.Tensor = self.last(features)
+        return outputs
+
+
+def test_only_the_owner_is_told_of_records_on_which_its_code_failed() -> None:
+    """Neither training nor measuring may fail for it: that would tell that there is such a record."""
+    log: list[str] = []
+    features = np.zeros((40, 10), np.float32)
+    features[:3, 0] = 101
+    odd = Dataset(features, np.zeros(40, np.int64))
+    chosen = of(PrivacyTerms(held_out=HeldOut(5.0)), DPSGD(4.0, 1.0, 2))
+    assert Material(odd, Picky, odd, tell=log.append).update(chosen, start(chosen), os.urandom).size == 24
+    for told, times in zip(log, (6, 3), strict=True):
+        assert f"records {times} times" in told and "RuntimeError: patient 4711" in told
+    log.clear()
+    assert Material(records(0), model, HELD_OUT, tell=log.append).update(chosen, start(chosen), os.urandom).size == 24
+    assert log == []
 
 
 def test_a_record_moves_each_sum_by_one_at_most() -> None:

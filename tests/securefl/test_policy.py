@@ -17,7 +17,7 @@ from protocols.wire import decode, encode, kind
 from securefl import DPSGD, SGD, LocalOptimizer, SecAgg, Server, Store
 from securefl.announcement import Announcement, public_tag
 from securefl.client import Client
-from securefl.errors import BadInput, Refused
+from securefl.errors import BadInput, Refused, RoundFailed
 from securefl.plan import ClientLevel, HeldOut, Plan, PrivacyTerms
 from securefl.policy import Policy, check_announced, largest_share
 from securefl.privacy.mechanism import Budget
@@ -138,6 +138,8 @@ def test_what_just_meets_a_limit_is_allowed(policy: Policy, values: dict[str, ob
         ({"protection": "rot13"}, "unknown protection"),
         ({"clients": TEN * 20, "weights": (1.0,) * 200, "minimum": 40, "bits": 16}, "does not fit 16 bits"),
         ({"bound": float("inf")}, "finite"),
+        ({"rounds": 0}, "0 rounds"),
+        ({"rounds": 10**6 + 1}, "1000001 rounds"),
     ],
 )
 def test_a_plan_that_is_unsound_in_itself_is_refused_by_every_policy(values: dict[str, object], words: str) -> None:
@@ -242,6 +244,7 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
     "bound": st.floats(1e-9, 1e9) | st.just(np.nextafter(8.0, 9.0).item()),
     "minimum": st.integers(-5, 2**63 - 1),
     "threshold": st.none() | st.integers(-5, 2**63 - 1),
+    "rounds": st.integers(-5, 2**63 - 1),
     "mechanism": st.builds(SGD, st.floats(1e-3, 1), st.integers(1, 99))
     | st.builds(DPSGD, st.floats(0.1, 9), st.floats(0.1, 1), st.integers(1, 9), st.floats(0.1, 9)),
     "optimizer": st.builds(LocalOptimizer, st.floats(1e-3, 9), st.floats(0, 0.99)),
@@ -281,6 +284,18 @@ def test_an_announced_plan_that_differs_in_any_field_from_the_pinned_one_is_refu
     assert f"is not the one that this owner accepted: {field} is " in OWNER.errors[-1]
 
 
+@pytest.mark.attack("more rounds than were accepted")
+def test_no_round_is_taken_part_in_that_the_accepted_plan_does_not_have() -> None:
+    coordinator, owners = server(rounds=2), clients()
+    enrol(coordinator, owners)
+    for _ in range(2):
+        coordinator.round(direct(owners))
+    with pytest.raises(RoundFailed) as failure:
+        coordinator.round(direct(owners))
+    assert set(failure.value.lost.values()) == {"refused: policy"}
+    assert "round 3 of a plan of 2 rounds" in owners[0].errors[-1]
+
+
 def test_a_long_announced_value_is_cut_off_in_the_owner_s_log() -> None:
     with pytest.raises(Refused) as caught:
         check_announced(msgspec.structs.replace(ACCEPTED, job="x" * 10**6), ACCEPTED)
@@ -293,7 +308,7 @@ def test_a_plan_with_colluders_and_fewer_bits_runs_to_its_end_and_goes_on_after_
     def parties() -> tuple[Server, list[Client]]:
         shield = SecAgg(colluders=1, bits=24)
         coordinator = Server(
-            model, shield, WHOLE, LocalOptimizer(0.5), run="0123", store=Store(tmp_path / "server.store")
+            model, shield, WHOLE, LocalOptimizer(0.5), rounds=5, run="0123", store=Store(tmp_path / "server.store")
         )
         owners = [client(name, folder=tmp_path) for name in NAMES]
         for owner in owners:

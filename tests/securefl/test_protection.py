@@ -170,7 +170,7 @@ def parties(shield: Protection, folder: Path) -> tuple[Server, list[Client]]:
     """All parties with what they keep in files: called again, they are restarted."""
     store = Store(folder / "server.store")
     owners = clients(folder=folder)
-    return Server(model, shield, WHOLE, LocalOptimizer(0.5), run=RUN, store=store), owners
+    return Server(model, shield, WHOLE, LocalOptimizer(0.5), rounds=10, run=RUN, store=store), owners
 
 
 @pytest.mark.parametrize("shield", [SecAgg(bits=24), SecAgg(bits=16), Plain(bits=24)], ids=str)

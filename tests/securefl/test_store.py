@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from securefl.errors import NotARun, Refused
+from securefl.errors import BadInput, NotARun, Refused
 from securefl.store import Store
 
 
@@ -70,3 +72,91 @@ def test_what_is_replaced_is_gone_from_the_file(tmp_path: Path) -> None:
     store.put({"key": b"new"})
     store.close()
     assert old[:64] not in (tmp_path / "store").read_bytes()
+
+
+# ---- what can go wrong with a file later
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with something in it, which waits for nobody."""
+    store = Store(tmp_path / "store")
+    store.put({"model": b"old" * 2000, "identity": b"\x01" * 32})
+    store.join_attempt("run", 1, 1)
+    store._connection.execute("PRAGMA busy_timeout = 0")
+    return store
+
+
+def calls(store: Store) -> list[Callable[[], object]]:
+    return [
+        lambda: store.get("model"),
+        lambda: store.joined("run"),
+        lambda: store.put({"model": b"new"}),
+        lambda: store.join_attempt("run", 1, 2),
+    ]
+
+
+def test_a_store_that_another_process_holds_says_so_and_loses_nothing(store: Store, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "store", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for call in calls(store):
+            with pytest.raises(BadInput, match=r"another process holds .*store .*: run one at a time"):
+                call()
+    assert store.get("model") == b"old" * 2000
+    store.join_attempt("run", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [("max_page_count = 1", "database or disk is full"), ("query_only = ON", "attempt to write a readonly database")],
+)
+def test_a_full_disk_and_one_that_is_read_only_say_so_and_lose_nothing(store: Store, limit: str, why: str) -> None:
+    store._connection.execute(f"PRAGMA {limit}")
+    with pytest.raises(BadInput, match=f"{why}.*nothing in it was changed.* has space and may be written"):
+        store.put({"small": b"1", "model": b"new" * 20_000})
+    assert (store.get("model"), store.get("small")) == (b"old" * 2000, None)
+    store._connection.execute("PRAGMA query_only = OFF")
+    store._connection.execute("PRAGMA max_page_count = 1000")
+    store.put({"model": b"new"})
+    assert store.get("model") == b"new"
+
+
+def test_damaged_pages_and_tables_are_damage(store: Store, tmp_path: Path) -> None:
+    store.close()
+    path = tmp_path / "store"
+    whole = path.read_bytes()
+    pages = len(whole) // 4096
+    path.write_bytes(whole[:4096] + b"\xff" * 4096 * (pages - 1))
+    for call in calls(Store(path)):
+        with pytest.raises(NotARun, match=r"is damaged .*: restore it from a backup"):
+            call()
+    path.write_bytes(whole)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("ALTER TABLE value RENAME COLUMN content TO other")
+    with pytest.raises(NotARun, match=r"is damaged \(no such column: content\): restore it from a backup"):
+        Store(path).get("model")
+
+
+@pytest.mark.parametrize("content", [5, "text", 2.5, b"\x01\x02"])
+def test_a_value_that_is_not_as_it_was_written_is_damage(store: Store, content: object) -> None:
+    store._connection.execute("UPDATE value SET content = ?", (content,))
+    with pytest.raises(NotARun, match=r"is damaged \('identity' is not as it was written\)"):
+        store.get("identity", length=32)
+
+
+def test_attempts_that_are_no_numbers_are_damage(store: Store) -> None:
+    store._connection.execute("UPDATE joined SET attempt = 'many'")
+    with pytest.raises(NotARun, match="is damaged"):
+        store.join_attempt("run", 1, 2)
+
+
+def test_what_cannot_be_a_store_at_all_is_said_to_be_none(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none" / "store", tmp_path / ("x" * 300)):
+        with pytest.raises(BadInput, match="cannot be used"):
+            Store(path)
+
+
+def test_a_closed_store_is_the_callers_mistake(store: Store) -> None:
+    store.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        store.get("model")

@@ -24,6 +24,7 @@ def plan(weights: tuple[float, ...]) -> Plan:
         bound=1.0,
         minimum=3,
         threshold=None,
+        rounds=10,
         mechanism=SGD(1.0, 1),
         optimizer=LocalOptimizer(0.1),
         architecture="",

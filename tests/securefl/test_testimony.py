@@ -35,7 +35,7 @@ PEER = Identity(bytes(range(32)))
 
 def plan(mechanism: DPSGD | SGD = ROUND) -> Plan:
     return Plan(
-        "toy", "secagg", ("ada", "bob", "cyd"), (1.0, 1.0, 1.0), 8.0, 3, None, mechanism, LocalOptimizer(0.5),
+        "toy", "secagg", ("ada", "bob", "cyd"), (1.0, 1.0, 1.0), 8.0, 3, None, 100, mechanism, LocalOptimizer(0.5),
         "0b" * 32, 22, 0, privacy=PrivacyTerms(),
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ def test_without_a_budget_no_epsilon_is_stated_and_without_a_ledger_no_head(tmp_
     said = Owned(tmp_path, budget=None).states("run")
     assert (said.budget, said.epsilon_before, said.epsilon_after) == ("none", "none", "none")
     identity = Identity.generate(os.urandom)
-    trial = Account("ada", identity, forgotten("ada", identity, None), Store(), records(0), None)
+    trial = Account("ada", identity, forgotten("ada", identity, None, "record"), Store(), records(0), None)
     said = statement(trial, "run", plan(SGD(1.0, 1)), Roster({"ada": identity.public}), "unknown")
     assert (said.ledger, said.before, said.after, said.charges) == ("none", "none", "none", ())
 

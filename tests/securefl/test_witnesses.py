@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from protocols.aggregation.session import Roster
 from protocols.errors import Inconsistent, MalformedMessage, ProtocolError
 from protocols.primitives import Identity
-from securefl import SGD, Client, Ledger, Server, Store
+from securefl import DPSGD, SGD, Client, Ledger, Server, Store
 from securefl.account import load_identity
-from securefl.errors import NotARun
+from securefl.errors import NotARun, RoundFailed
 from securefl.plan import ClientLevel, PrivacyTerms
 from securefl.privacy.ledger import Head, Owner, Witness
 from securefl.privacy.mechanism import Budget
@@ -109,10 +109,40 @@ def test_who_keeps_no_ledger_shows_nothing_ever() -> None:
 
 
 def test_memory_outlives_the_process(tmp_path: Path) -> None:
-    Witnesses(Store(tmp_path / "store")).see("run", ALICE, "ada", head(1, 3))
-    assert "rolled back" in refusal(Witnesses(Store(tmp_path / "store")), head(1, 2))
+    for shown in (3, 2):
+        memory = Witnesses(Store(tmp_path / "store"))
+        if shown == 3:
+            memory.see("run", ALICE, "ada", head(1, shown))
+        else:
+            assert "rolled back" in refusal(memory, head(1, shown))
+        memory.save()
     found = Witnesses(Store(tmp_path / "store")).of("run", ALICE)
     assert found is not None and "rolled back" in found.contradiction
+
+
+def test_any_number_of_heads_is_one_write() -> None:
+    store = Store()
+    memory = Witnesses(store)
+    for owner in range(100):
+        memory.see("run", bytes([owner]) * 32, "ada", head(owner, 1))
+    assert Witnesses(store).of("run", bytes(32)) is None
+    statements: list[str] = []
+    store._connection.set_trace_callback(statements.append)
+    memory.save()
+    memory.save()
+    assert statements.count("COMMIT") == 1
+    assert all(Witnesses(store).of("run", bytes([owner]) * 32) for owner in range(100))
+
+
+def test_a_server_remembers_heads_of_attempts_that_failed(tmp_path: Path) -> None:
+    coordinator = server(mechanism=DPSGD(4.0, 1.0, 1), folder=tmp_path)
+    owners = [client(name, BUDGET, tmp_path) for name in NAMES]
+    enrol(coordinator, owners)
+    answers = iter(range(100))
+    with pytest.raises(RoundFailed):
+        coordinator.round(direct(owners, lambda name, reply: reply if next(answers) < len(owners) else None))
+    again = Witnesses(Store(tmp_path / "server.store"))
+    assert all(again.of(RUN, owner.public_key) for owner in owners)
 
 
 def test_a_memory_that_was_damaged_is_not_taken_for_none() -> None:

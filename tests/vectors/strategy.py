@@ -25,6 +25,7 @@ def plan() -> Plan:
         bound=8.0,
         minimum=3,
         threshold=None,
+        rounds=1,
         mechanism=SGD(1.0, 1),
         optimizer=LocalOptimizer(0.1),
         architecture="",

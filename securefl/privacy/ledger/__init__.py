@@ -13,7 +13,7 @@ from pathlib import Path
 
 from protocols.primitives import Identity
 from securefl.errors import BadInput, BudgetExceeded, LedgerError
-from securefl.privacy.accountant import affordable_rounds, epsilon, surely_affordable
+from securefl.privacy.accountant import epsilon
 from securefl.privacy.ledger.audit import Spent, Verified, export, verify, verify_export
 from securefl.privacy.ledger.chain import (
     Chain,
@@ -30,6 +30,7 @@ from securefl.privacy.ledger.chain import (
 )
 from securefl.privacy.ledger.file import LedgerFile, read
 from securefl.privacy.mechanism import Budget, Release, cost
+from securefl.privacy.planning import affordable_rounds, surely_affordable
 
 __all__ = [
     "Chain",

@@ -235,6 +235,7 @@ def announcement() -> Announcement:
         bound=4.0,
         minimum=3,
         threshold=None,
+        rounds=1,
         mechanism=SGD(sampling_rate=0.5, steps=2),
         optimizer=LocalOptimizer(0.5),
         architecture="0b" * 32,

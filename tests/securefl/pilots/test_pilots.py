@@ -7,8 +7,9 @@ import pytest
 
 from securefl import pilots, training, vector
 from securefl.errors import BadInput
-from securefl.privacy.accountant import affordable_rounds, epsilon
+from securefl.privacy.accountant import epsilon
 from securefl.privacy.mechanism import DPSGD, SGD
+from securefl.privacy.planning import affordable_rounds
 
 
 def test_the_default_pilot_comes_first() -> None:

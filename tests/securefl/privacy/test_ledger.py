@@ -19,6 +19,7 @@ from securefl.errors import BadInput, BudgetExceeded, LedgerError
 from securefl.privacy import accountant
 from securefl.privacy.ledger import Entry, Head, Ledger, Owner, Witness
 from securefl.privacy.mechanism import DPSGD, SGD, Budget, Release, Skellam
+from securefl.privacy.planning import affordable_rounds
 from tests.securefl.privacy.ledgers import (
     BUDGET,
     DATA,
@@ -123,7 +124,7 @@ def test_all_that_a_round_releases_is_charged_together() -> None:
 def test_a_refused_charge_names_spent_after_cap_and_rounds_left_and_charges_nothing(path: Path) -> None:
     budget = Budget(epsilon=1.5, delta=1e-5)
     with closing(opened(path, budget)) as ledger:
-        affordable = accountant.affordable_rounds(ROUND, budget)
+        affordable = affordable_rounds(ROUND, budget)
         for number in range(1, affordable + 1):
             charge(ledger, number)
         spent, after = (accountant.epsilon(ROUND * count, 1e-5) for count in (affordable, affordable + 1))
@@ -137,7 +138,7 @@ def test_a_refused_charge_names_spent_after_cap_and_rounds_left_and_charges_noth
 
 
 def test_a_run_that_does_not_fit_is_refused_with_the_number_of_rounds_that_do(path: Path) -> None:
-    affordable = accountant.affordable_rounds(ROUND, BUDGET)
+    affordable = affordable_rounds(ROUND, BUDGET)
     with closing(opened(charged(path, 3))) as ledger:
         ledger.check(ROUND, rounds=affordable - 3)
         with pytest.raises(BudgetExceeded) as refusal:
@@ -259,7 +260,7 @@ def test_a_charge_reads_and_verifies_only_what_is_new(path: Path) -> None:
 
 def test_what_another_ledger_object_charged_counts_at_the_next_charge(path: Path) -> None:
     budget = Budget(2.0, 1e-5)
-    affordable = accountant.affordable_rounds(ROUND, budget)
+    affordable = affordable_rounds(ROUND, budget)
     with closing(opened(path, budget)) as one, closing(opened(path, budget)) as other:
         for number in range(affordable):
             charge((one, other)[number % 2], number)
@@ -339,7 +340,7 @@ def test_a_file_name_with_signs_that_mean_something_in_an_address_works(tmp_path
 
 def test_threads_that_share_a_ledger_cannot_overspend(path: Path) -> None:
     budget = Budget(epsilon=2.0, delta=1e-5)
-    affordable = accountant.affordable_rounds(ROUND, budget)
+    affordable = affordable_rounds(ROUND, budget)
     counter, refused = itertools.count(1), []
 
     def spend(ledger: Ledger) -> None:
@@ -392,7 +393,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 def test_two_processes_that_create_and_spend_at_once_cannot_overspend(
     path: Path, started: list[subprocess.Popen[str]]
 ) -> None:
-    affordable = accountant.affordable_rounds(ROUND, Budget(2, 1e-5))
+    affordable = affordable_rounds(ROUND, Budget(2, 1e-5))
     started += [spender(path, name, 2, affordable) for name in ("one", "other")]
     for process in started:
         assert process.stdin is not None

@@ -23,6 +23,8 @@ from securefl.report.statement import Charge, Head, SignedStatement, Statement, 
 
 CLIENTS = tuple(f"hospital-{i}" for i in range(1, 6))
 RUN, MODEL = "0123456789abcdef" * 2, "cd" * 32
+# What each client saw of each other ledger: its ninth charge.
+SEEN = "1d" * 32 + f"{9:016x}" + "09" * 32
 IDENTITIES = {name: Identity(sha256(name.encode()).digest()) for name in CLIENTS}
 JOB = """
 [job]
@@ -96,6 +98,7 @@ def plan_of(checked: job.Job) -> Plan:
         bound=1.0 if checked.terms.client_level else checked.protection.bound,
         minimum=checked.minimum,
         threshold=checked.threshold,
+        rounds=checked.rounds,
         mechanism=checked.mechanism,
         optimizer=checked.optimizer,
         architecture="0b" * 32,
@@ -131,7 +134,7 @@ def statement(plan: Plan, budget: Budget | None, client: str) -> Statement:
         epsilon_after=accountant.epsilon(everything, budget.delta, unit) if budget else "none",
         refused=0,
         simulated=plan.privacy.simulated,
-        witnessed={name: "1d" * 72 for name in CLIENTS if name != client},
+        witnessed={name: SEEN for name in CLIENTS if name != client},
         doubts=(),
         software={"securefl": "0.1.0"},
     )

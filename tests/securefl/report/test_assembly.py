@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jsonschema
 import msgspec
@@ -15,11 +16,10 @@ from protocols.errors import Forged
 from securefl import report
 from securefl.errors import NotARun
 from securefl.privacy.mechanism import Budget
-from securefl.report import endorsements, hazards, schema
+from securefl.report import endorsements, facts, schema, status
 from securefl.report.canonical import canonical
 from securefl.report.canonical import read as read_canonical
 from securefl.report.document import Report
-from securefl.report.hazards import Hazard, hazard
 from securefl.report.statement import Statement
 from tests.securefl.report.runs import CLIENT_LEVEL, CLIENTS, IDENTITIES, JOB, MODEL, NOT_PRIVATE, RUN, Scene
 
@@ -55,71 +55,46 @@ def assembled(scene: Scene, folder: Path) -> Report:
     ],
 )
 def test_a_run_has_one_word(tmp_path: Path, name: str, word: str) -> None:
-    status = assembled(SCENES[name], tmp_path).status
-    assert status.word == word
-    assert status.reasons
+    found = assembled(SCENES[name], tmp_path).status
+    assert found.word == word
+    assert found.reasons
 
 
 def test_a_contradiction_comes_before_everything_else(tmp_path: Path) -> None:
     lied = Scene(f"{NOT_PRIVATE}{SIMULATION}", change=lambda statement: replace(statement, model="00" * 32))
-    status = assembled(lied, tmp_path).status
-    assert status.word == "violated"
-    assert len(status.reasons) == 5
+    found = assembled(lied, tmp_path).status
+    assert found.word == "violated"
+    assert len(found.reasons) == 5
 
 
 def test_what_an_audit_finds_is_a_violation(tmp_path: Path) -> None:
-    from securefl.report import assembly, facts, software
+    from securefl.report import assembly, software
 
     found = facts.read(Scene().write(tmp_path / "run"))
     made = assembly.assemble(found, software.installed(), violations=["the audit's lower bound is above the claim"])
     assert (made.status.word, made.status.reasons) == ("violated", ("the audit's lower bound is above the claim",))
 
 
-def test_an_infinite_epsilon_is_not_private(tmp_path: Path) -> None:
+def test_an_infinite_epsilon_under_a_budget_is_a_violation_even_where_it_is_true(tmp_path: Path) -> None:
+    """No budget is infinite: the client charged more than it allows."""
     weak = Scene(JOB.replace("noise_multiplier = 4.0", "noise_multiplier = 0.001"), change=_infinite)
-    status = assembled(weak, tmp_path).status
-    assert status.word == "not private"
-    assert "hospital-1: no epsilon towards the server" in status.reasons[0]
+    found = assembled(weak, tmp_path).status
+    assert found.word == "violated"
+    assert found.reasons == tuple(f"{name}: epsilon infinite exceeds the budget of 9" for name in CLIENTS)
 
 
 def _infinite(statement: Statement) -> Statement:
     return replace(statement, epsilon_after="infinite")
 
 
-def test_every_kind_of_hazard_says_what_it_does_to_the_status() -> None:
-    for kind, (weight, effect) in hazards.EFFECTS.items():
-        assert hazard(kind, "text") == Hazard(kind, "text", weight, effect)
-        assert ("status stands" in effect.lower()) == (weight != "voids"), kind
-
-
-def test_exact_metrics_void_the_status(tmp_path: Path) -> None:
-    exact = hazard("exact-metrics", "exact accuracies on held-out records")
-    status = assembled(Scene(hazards=(exact,)), tmp_path).status
-    assert (status.word, status.reasons) == ("not private", ("Exact accuracies on held-out records.",))
-
-
-def test_hazards_that_the_plan_implies_are_listed_even_if_the_run_left_them_out(tmp_path: Path) -> None:
-    found = assembled(replace_hazards(SCENES["no privacy"]), tmp_path).hazards
-    assert not isinstance(found, str)
-    assert [one.kind for one in found] == ["no-dp", "public-test"]
-
-
-def replace_hazards(scene: Scene) -> Scene:
-    return Scene(scene.toml, hazards=())
-
-
-def test_the_same_hazard_is_listed_once_and_the_gravest_first(tmp_path: Path) -> None:
-    listed = (hazard("tuning", "tuned"), hazard("tuning", "tuned twice"), hazard("no-dp", "our words"))
-    found = assembled(Scene(NOT_PRIVATE, hazards=listed), tmp_path).hazards
-    assert not isinstance(found, str)
-    derived = "the records of the test set were declared public; accuracies on them are exact"
-    plain = "no differential privacy: nothing bounds what the model reveals about one record"
-    assert [one.text for one in found] == [plain, "tuned", "tuned twice", derived]
-
-
-def test_a_hazard_cannot_bring_its_own_effect() -> None:
-    assert hazards.of(Hazard("no-dp", "text", "assumed", "none")) == hazard("no-dp", "text")
-    assert hazards.of("plain text") == hazard("other", "plain text")
+@pytest.mark.parametrize("word", ["infinite", "none", "unknown"])
+def test_a_claim_without_a_figure_is_not_private(tmp_path: Path, word: Literal["infinite", "none", "unknown"]) -> None:
+    found = facts.read(Scene().write(tmp_path / "run"))
+    first, *others = report.assembled(tmp_path / "run").owners
+    first = replace(first, claims=tuple(replace(claim, epsilon=word) for claim in first.claims))
+    made = status.of(found, [first, *others], (), ())
+    assert made.word == "not private"
+    assert "hospital-1: no epsilon towards the server" in made.reasons[0]
 
 
 def test_a_silent_clients_figures_are_the_servers_copy_or_unknown(tmp_path: Path) -> None:

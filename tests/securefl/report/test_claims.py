@@ -109,6 +109,14 @@ def test_record_level_charges_claim_nothing_for_whole_clients() -> None:
         assert "no epsilon for this unit" in claim.why
 
 
+def test_charges_that_the_plan_does_not_release_claim_nothing() -> None:
+    plan = Scene().plan
+    more = replace(one(plan), charges=(Charge(1, 1, (DPSGD(9.0, 0.5, 3),)), *one(plan).charges[1:]))
+    for claim in claims.of_client(more, plan):
+        assert (claim.epsilon, claim.delta, claim.cross_check) == ("none", "none", "none")
+        assert "not what the plan releases" in claim.why
+
+
 def test_a_client_that_was_never_charged_has_epsilon_zero() -> None:
     plan = Scene().plan
     assert {claim.epsilon for claim in claims.of_client(replace(one(plan), charges=()), plan)} == {0.0}

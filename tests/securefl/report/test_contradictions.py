@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from msgspec.structs import replace
@@ -53,7 +54,27 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "hospital-2 charged something else than the plan releases",
     ),
     "a charge twice": (lambda s: replace(s, charges=(s.charges[0], *s.charges)), "charged one attempt twice"),
-    "a smaller epsilon": (lambda s: replace(s, epsilon_after=1.0), "states epsilon 1 and its charges come to 2.98"),
+    "a smaller epsilon": (lambda s: replace(s, epsilon_after=1.0), "states epsilon 1, and its charges come to 2.98"),
+    "a larger epsilon": (lambda s: replace(s, epsilon_after=5.0), "states epsilon 5, and its charges come to 2.98"),
+    "less than before": (
+        lambda s: replace(s, epsilon_before=5.0),
+        "states epsilon 2.98891, and its charges come to 5 or more",
+    ),
+    "less than infinity": (
+        lambda s: replace(s, epsilon_before="infinite"),
+        "states epsilon 2.98891, and its charges come to inf or more",
+    ),
+    "infinity": (lambda s: replace(s, epsilon_after="infinite"), "epsilon infinite exceeds the budget of 9"),
+    "infinity for what is finite": (
+        lambda s: replace(s, epsilon_after="infinite"),
+        "states epsilon inf, and its charges come to 2.98",
+    ),
+    "no epsilon": (lambda s: replace(s, epsilon_after="unknown"), "states a budget, and not what was spent of it"),
+    "none before": (lambda s: replace(s, epsilon_before="none"), "states a budget, and not what was spent of it"),
+    "no epsilon for this unit": (
+        lambda s: replace(s, unit="client", neighbours="zero-out"),
+        "the charges have no epsilon (DPSGD hides one record",
+    ),
     "more than the budget": (lambda s: replace(s, epsilon_after=9.5), "epsilon 9.5 exceeds the budget of 9"),
     "a ledger that did not grow": (lambda s: replace(s, after=Head(3, "0a" * 32)), "the ledger grew by less"),
     "a seed": (
@@ -70,6 +91,44 @@ def test_a_false_statement_is_named(tmp_path: Path, name: str) -> None:
     found = lines(Scene(change=only("hospital-2", change)).write(tmp_path / "run"))
     assert any(expected in line for line in found), found
     assert all("hospital-2" in line for line in found)
+
+
+def less_than_earlier_runs(statement: Statement) -> Statement:
+    return replace(spent_before(statement), epsilon_before=4.5)
+
+
+def test_epsilon_does_not_fall_by_a_run(tmp_path: Path) -> None:
+    found = lines(Scene(change=only("hospital-2", less_than_earlier_runs)).write(tmp_path / "run"))
+    assert found == ["hospital-2 states epsilon 4, and its charges come to 4.5 or more"]
+
+
+@pytest.mark.parametrize("spent", [12.0, "infinite"])
+def test_who_refused_all_rounds_since_earlier_runs_had_spent_more_contradicts_nothing(
+    tmp_path: Path, spent: float | Literal["infinite"]
+) -> None:
+    """An earlier run had a larger budget, or none."""
+
+    def refused(statement: Statement) -> Statement:
+        stands = Head(4, "07" * 32)
+        return replace(
+            statement, charges=(), before=stands, after=stands, epsilon_before=spent, epsilon_after=spent, refused=10
+        )
+
+    folder = Scene(change=only("hospital-3", refused)).write(tmp_path / "run")
+    history = folder / "history.jsonl"
+    history.write_text(history.read_text("utf-8").replace('"hospital-2","hospital-3"', '"hospital-2"'), "utf-8")
+    assert lines(folder) == []
+
+
+def test_charges_that_are_not_the_plans_are_named_and_not_computed(tmp_path: Path) -> None:
+    """Hundreds of different ones would take many minutes."""
+    different = tuple(Charge(n, 1, (DPSGD(1 + n / 1000, 0.123, 7),)) for n in range(1, 301))
+
+    def extreme(statement: Statement) -> Statement:
+        return replace(statement, charges=different, after=Head(300, "0a" * 32))
+
+    folder = Scene(change=only("hospital-2", extreme)).write(tmp_path / "run")
+    assert "hospital-2 charged something else than the plan releases" in lines(folder)
 
 
 def test_a_forged_statement_is_named(tmp_path: Path) -> None:

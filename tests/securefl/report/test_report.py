@@ -146,6 +146,21 @@ def test_the_page_needs_nothing_but_itself(whole: str) -> None:
         assert not any(name.startswith("on") for name in attributes)
 
 
+def test_the_browser_is_told_to_load_and_run_nothing(whole: str) -> None:
+    """Before anything else that it could load or run."""
+    found = [attributes for tag, attributes in parsed(whole).found if tag == "meta"]
+    policy = {"http-equiv": "Content-Security-Policy"}
+    (said,) = [one["content"] or "" for one in found if policy.items() <= one.items()]
+    rules = dict(rule.split(maxsplit=1) for rule in said.split("; "))
+    assert rules == {"default-src": "'none'", "style-src": "'unsafe-inline'", "img-src": "data:"}
+    assert whole.index("Content-Security-Policy") < whole.index("<style>")
+
+
+def test_a_figure_cannot_draw_over_the_page(whole: str) -> None:
+    (style,) = re.findall(r"\nsvg \{([^}]*)\}", whole)
+    assert "overflow: hidden" in style
+
+
 def test_identifiers_are_unique(whole: str) -> None:
     names = re.findall(r'\bid="([^"]+)"', whole)
     assert len(names) == len(set(names))

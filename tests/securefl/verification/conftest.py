@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,9 @@ def secagg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ckks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy.finished(toy.job("ckks"), tmp_path_factory.mktemp("runs") / "ckks")
+
+
+@pytest.fixture
+def copy(secagg: Path, tmp_path: Path) -> Path:
+    """A run that a test may change."""
+    return Path(shutil.copytree(secagg, tmp_path / "copy"))

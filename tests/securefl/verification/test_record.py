@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from securefl.plan import Plan
 from securefl.records import RoundRecord, Summary
-from securefl.report import facts
+from securefl.report import declared, facts
 from securefl.report.facts import Facts
 from securefl.run_folder import PLAN
 from securefl.verification import record
@@ -58,11 +58,43 @@ CHANGES: dict[str, tuple[Callable[[Facts], Facts], str]] = {
         summed(lambda found: replace(found, epsilon=None, epsilon_by_client={})),
         r"summary\.json: has epsilons of other clients",
     ),
+    "a modest server": (
+        summed(lambda found: replace(found, server_view=replace(found.server_view, updates_received=0))),
+        r"summary\.json: server_view is ",
+    ),
     "a milder hazard": (
         summed(lambda found: replace(found, hazards=(replace(found.hazards[0], weight="assumed"),))),
         r"summary\.json: hazards is",
     ),
 }
+
+
+def only(kind: str) -> Callable[[Facts], Facts]:
+    """A summary that lists one hazard of those that it listed."""
+    return summed(lambda found: replace(found, hazards=tuple(one for one in found.hazards if one.kind == kind)))
+
+
+@pytest.mark.parametrize(
+    ("kept", "missing"),
+    [("single-process", ["scales the features", "declared public"]), ("preprocessing", ["one process"])],
+)
+def test_hazards_that_the_job_implies_and_the_summary_leaves_out_are_named(
+    secagg: Path, kept: str, missing: list[str]
+) -> None:
+    found = [line for line in record.mismatches(only(kept)(facts.read(secagg))) if "leaves out a hazard" in line]
+    assert all(any(words in line for line in found) for words in missing), found
+    assert not any(kept in line for line in found)
+
+
+def test_a_run_tells_of_what_its_job_implies(secagg: Path) -> None:
+    found = facts.read(secagg)
+    assert found.summary is not None and found.summary.hazards == declared.of_job(found.job)
+
+
+def test_what_a_client_calls_its_data_is_what_the_job_names(secagg: Path) -> None:
+    found = facts.read(secagg)
+    other = put(found, job=replace(found.job, data=replace(found.job.data, name="heart")))
+    assert "job.toml: the data set is heart, and ada states toy" in list(record.mismatches(other))
 
 
 def test_an_honest_record_agrees_with_plan_and_statements(secagg: Path, ckks: Path) -> None:

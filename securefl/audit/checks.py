@@ -1,0 +1,158 @@
+"""Named tests of what an audit saw against what was declared: they find faults that a bound on epsilon leaves unnamed.
+
+Each has a p-value that holds if the mechanism is as declared; together they accuse an honest one as often as their
+level says, at most. Arrays in, numbers out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy import stats
+
+LEVEL: Final = 0.01
+"""How often all tests together may accuse an honest mechanism."""
+
+_SIMULATED: Final = 9_999  # repetitions of the test of sampling: p-values down to 1e-4
+
+_Array = NDArray[np.float64]
+
+
+class Check(Struct, frozen=True):
+    """One test. ``p``: the chance that a mechanism as declared looks as far off as this one; ``level``: below it, the
+    test has ``failed``.
+    """
+
+    name: str
+    tests: str
+    p: float
+    level: float
+
+    @property
+    def failed(self) -> bool:
+        return self.p < self.level
+
+    def __str__(self) -> str:
+        return f"{self.name}: p = {self.p:.3g}{', FAILED' if self.failed else ''} ({self.tests})"
+
+
+class Declared(Struct, frozen=True):
+    """What a round's score is, by declaration, in clips: of a canary that is left out, Gaussian noise of standard
+    deviation ``noise``; of one that is there, also the ``weights`` of steps that it is in, each with chance ``rate``.
+    """
+
+    noise: float
+    weights: tuple[float, ...]
+    rate: float
+
+    @property
+    def shift(self) -> float:
+        """How far the mean of a canary that is there is from that of one that is not."""
+        return self.rate * math.fsum(self.weights)
+
+
+def all_of(
+    scores: _Array,
+    included: NDArray[np.bool_],
+    known: Mapping[str, _Array],
+    declared: Declared,
+    charges: Mapping[str, tuple[int, int]],
+    level: float = LEVEL,
+) -> tuple[Check, ...]:
+    """Every test that these scores, shape (canaries, rounds), allow; ``level`` is split evenly among them.
+
+    ``known``: by client, the noise that the adversary knows, in the same shape. ``charges``: by audited client, how
+    many rounds its ledger was charged for, and how many it contributed to.
+    """
+    inside, outside = scores[included], scores[~included]
+    found: list[tuple[str, str, float]] = [("charges", "each round that was contributed to is charged", paid(charges))]
+    if outside.size:
+        found.append(("noise scale", "there is as much noise as declared", noise_scale(outside, declared.noise)))
+    if inside.size and outside.size:
+        name = "canaries move the sum by no more than a clip"
+        found.append(("canary length", name, canary_length(inside, outside, declared)))
+    if len(outside) > 1 and scores.shape[1] > 1:
+        found.append(("fresh noise", "noise of different rounds is independent", fresh_noise(outside)))
+    if outside.size > 2 and known:
+        left_out = {name: rows[~included] for name, rows in known.items()}
+        found.append(("own noise", "noise of different clients is independent", own_noise(outside, left_out)))
+    if inside.size and outside.size and declared.rate < 1 and scores.shape[1] * declared.rate >= 2:
+        found.append(
+            ("sampling", "canaries are sampled independently in each step", sampling(inside, outside, declared))
+        )
+    return tuple(Check(name, tests, p, level / len(found)) for name, tests, p in found)
+
+
+def noise_scale(scores_out: _Array, noise: float) -> float:
+    """That there is at least as much noise as declared: squares of Gaussians are chi-squared, about zero."""
+    return float(stats.chi2.cdf(float(np.sum(scores_out**2)) / noise**2, scores_out.size))
+
+
+def canary_length(scores_in: _Array, scores_out: _Array, declared: Declared) -> float:
+    """That no canary moves the sum by more than a clip a step: Welch's test of the difference of means, one-sided."""
+    apart = scores_in.ravel() - declared.shift
+    if np.ptp(apart) == 0 and np.ptp(scores_out) == 0:
+        return float(apart.mean() <= scores_out.mean())
+    return float(stats.ttest_ind(apart, scores_out.ravel(), equal_var=False, alternative="greater").pvalue)
+
+
+def fresh_noise(scores_out: _Array) -> float:
+    """That no canary's noise resembles itself from round to round: analysis of variance, exact for Gaussians."""
+    if np.ptp(scores_out, axis=1).max() == 0:
+        return 0.0
+    return float(stats.f_oneway(*scores_out).pvalue)
+
+
+def own_noise(scores_out: _Array, known: Mapping[str, _Array]) -> float:
+    """That unknown noise resembles none that is known: correlations, exact for Gaussians; Bonferroni over clients."""
+    if np.ptp(scores_out) == 0:
+        return 1.0  # no noise at all is another test's finding
+    worst = min(float(stats.pearsonr(scores_out.ravel(), rows.ravel()).pvalue) for rows in known.values())
+    return min(1.0, worst * len(known))
+
+
+def sampling(scores_in: _Array, scores_out: _Array, declared: Declared) -> float:
+    """That how often a canary takes part varies as much as independent sampling makes it vary.
+
+    In windows of 1 / rate steps, shuffling has each record once. What is compared is the variance of windows' sums of
+    canaries that are there; its law is simulated, with noise as large as that of those left out.
+    """
+    rounds = max(1, round(1 / declared.rate / len(declared.weights)))
+    deviation, generator = float(np.std(scores_out)), np.random.default_rng(0)
+    seen = _spread(_windows(scores_in, rounds))
+    count = len(scores_in) * (scores_in.shape[1] // rounds)
+    law = np.array(
+        [_spread(_simulated(declared, deviation, rounds, count, generator)) for _ in range(_repetitions(count))]
+    )
+    return float((1 + np.sum(law <= seen)) / (1 + len(law)))
+
+
+def paid(charges: Mapping[str, tuple[int, int]]) -> float:
+    """That every ledger has a charge for every round: certain or false."""
+    return float(all(charged >= contributed for charged, contributed in charges.values()))
+
+
+def _windows(scores: _Array, rounds: int) -> _Array:
+    whole = scores[:, : scores.shape[1] // rounds * rounds]
+    sums: _Array = whole.reshape(len(scores), -1, rounds).sum(axis=2)
+    return sums.ravel()
+
+
+def _simulated(declared: Declared, deviation: float, rounds: int, count: int, generator: np.random.Generator) -> _Array:
+    took_part = sum(weight * generator.binomial(rounds, declared.rate, count) for weight in declared.weights)
+    noise: _Array = took_part + deviation * math.sqrt(rounds) * generator.standard_normal(count)
+    return noise
+
+
+def _repetitions(count: int) -> int:
+    """As many as take a second or so."""
+    return max(999, min(_SIMULATED, 20_000_000 // max(1, count)))
+
+
+def _spread(sums: Sequence[float] | _Array) -> float:
+    return float(np.var(sums))
