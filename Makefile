@@ -3,6 +3,7 @@ PYTHON ?= python3
 # The small CPU build of torch; TORCH_INDEX= (empty) takes the default build instead, on Linux gigabytes of CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
+MARK ?= not slow
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -14,8 +15,8 @@ STAMP := .venv/installed
 demo: $(STAMP)  ## Five hospitals train a diagnosis model together (ARGS="--protection ckks")
 	@$(BIN)/securefl demo $(ARGS)
 
-test: $(STAMP)  ## The fast tests (ARGS="-k ledger")
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(STAMP)  ## The fast tests (ARGS="-k ledger"; MARK=slow for the others)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(MARK)" -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(STAMP)  ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -37,7 +37,7 @@ _RUNS_COUNTED = 1000  # the newest: whoever may announce rounds can name runs wi
 
 def load_identity(store: Store, random: Random = os.urandom) -> Identity:
     """The Ed25519 identity in a store, made there if it has none. Whoever has the file can speak as this client."""
-    secret = store.get(_IDENTITY)
+    secret = store.get(_IDENTITY, length=32)
     if secret is None:
         secret = Identity.generate(random).secret
         store.put({_IDENTITY: secret}, expected={_IDENTITY: None})

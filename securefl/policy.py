@@ -37,9 +37,9 @@ class Policy(Struct, frozen=True, kw_only=True):
     possible, less the colluders' part; 1.0: whatever the plan says. ``private_only``: no job without differential
     privacy (an owner with a budget takes part in private jobs only, whatever is said here). ``exact_metrics``: sums
     over held-out records may go out without noise, which no epsilon covers. ``same_cohort``: two sums over one model
-    that differ by a client give its update away (:mod:`securefl.sums`). "round" costs a run only where clients left
-    between the last two messages of an attempt, and do not come back; "plan" costs it whoever leaves after the first
-    sum, or comes later.
+    that differ by a client give its update away (:mod:`securefl.sums`). Each rule has its price: who helped to open a
+    sum that came to nothing, because others left just then or one had dealt bad shares, helps with the very same
+    clients only, so that with "round" one bad dealer can end a run, and with "plan" whoever leaves.
 
     Raises ``BadInput`` for a policy that no plan could meet, or that allows sums which hide nobody.
     """
@@ -52,7 +52,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     share: float = 1.0
     private_only: bool = False
     exact_metrics: bool = False
-    same_cohort: SameCohort = "round"
+    same_cohort: SameCohort = "never"
 
     def __post_init__(self) -> None:
         if self.minimum < 3 or self.members < 3 or self.colluders < 0:

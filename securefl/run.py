@@ -33,6 +33,7 @@ from securefl.report.view import server_view
 from securefl.round import enrol, federate, last_record
 from securefl.run_clients import Carried, Material
 from securefl.run_folder import (
+    AUDIT,
     HISTORY,
     JOB,
     MODEL,
@@ -42,10 +43,13 @@ from securefl.run_folder import (
     SUMMARY,
     TRANSCRIPT,
     append,
+    append_durably,
     lines,
     mend,
     private_folder,
+    write,
 )
+from securefl.run_lock import Lock, lock
 from securefl.server import Server
 from securefl.store import Store
 from securefl.transcript import Crossing, Transcript
@@ -54,8 +58,12 @@ from securefl.transcript import Crossing, Transcript
 class Run:
     """A run that can be started, stopped at any moment and resumed."""
 
-    def __init__(self, job: Job, folder: Path, material: Material, rounds: int = 0) -> None:
-        """``rounds``: what must fit into what is left of each owner's budget, else ``BudgetExceeded``."""
+    def __init__(self, job: Job, folder: Path, material: Material, held: Lock, rounds: int = 0) -> None:
+        """``rounds``: what must fit into what is left of each owner's budget, else ``BudgetExceeded``.
+
+        ``held``: what keeps other processes from running in the folder, as long as this lives.
+        """
+        self._lock = held
         self.job = job
         self.folder = folder
         self.history = lines(folder / HISTORY, RoundRecord)
@@ -65,29 +73,31 @@ class Run:
         enrol(self._server, self._clients, rounds)
 
     @classmethod
-    def create(cls, job: Job, folder: Path) -> Run:
-        """A new run. Raises ``RunExists`` if the folder is taken, ``BadInput`` for a job that could fail later."""
+    def create(cls, job: Job, folder: Path, audit: Path | None = None) -> Run:
+        """A new run. ``audit``: the result of one of the same noise and protection, for its report.
+
+        Raises ``RunExists`` if the folder is taken, ``BadInput`` for a job that could fail later, or another's audit.
+        """
         from securefl import vector
 
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunExists(f"{folder} exists and is not empty: choose another --out, or securefl resume {folder}")
         material = run_clients.load(job)  # first: a loader that fails must not leave the folder taken
         job = calibrated(job, vector.build(material.federation.model, job.model.seed))
-        try:
-            private_folder(folder)
-        except OSError as error:
-            raise BadInput(f"cannot create {folder} ({error.strerror}): choose another --out") from error
+        private_folder(folder)
+        held = lock(folder)  # before the claim: whoever resumes now must not find half a run
         try:
             with (folder / JOB).open("x", encoding="utf-8") as file:  # the claim: of two at once, one has it
                 file.write(job.to_toml())
         except FileExistsError as error:
             raise RunExists(f"{folder} was just taken by another run: choose another --out") from error
         try:
-            run = cls(job, folder, material, job.rounds)
+            run = cls(job, folder, material, held, job.rounds)
+            run._take(audit)
         except BaseException:  # nothing has run yet, and the name is free again
             shutil.rmtree(folder)
             raise
-        (folder / PLAN).write_bytes(run.plan.encoded())
+        write(folder / PLAN, run.plan.encoded())
         return run
 
     @classmethod
@@ -95,15 +105,25 @@ class Run:
         """A run to go on with. Raises ``NotARun`` where there is none, or one of another plan."""
         if not (folder / JOB).is_file():
             raise NotARun(f"{folder} is not the folder of a run: it has no {JOB}")
+        held = lock(folder)
         job = jobs.load(folder / JOB)
         run_clients.require_ledgers(job, folder)
-        run = cls(job, folder, run_clients.load(job))
+        run = cls(job, folder, run_clients.load(job), held)
         recorded = folder / PLAN
         if not recorded.exists():
-            recorded.write_bytes(run.plan.encoded())
+            write(recorded, run.plan.encoded())
         if recorded.read_bytes() != run.plan.encoded():
             raise NotARun(f"{folder} was begun under another plan than its {JOB} now gives: restore the job file")
         return run
+
+    def _take(self, audit: Path | None) -> None:
+        from securefl.audit import result
+
+        if audit is None:
+            return
+        if not result.read(audit).about(self.plan):
+            raise BadInput(f"{audit} audits another mechanism or protection than this job's: audit this job")
+        write(self.folder / AUDIT, audit.read_bytes())
 
     @property
     def plan(self) -> Plan:
@@ -125,8 +145,7 @@ class Run:
             transcript = Transcript(lambda crossing: append(crossings, crossing))
             remaining = federate(self._server, self._clients, faults=self.job.silences, transcript=transcript)
             for record in chain(self._unrecorded(), remaining):
-                append(history, record)
-                history.flush()
+                append_durably(history, record)
                 self.history.append(record)
                 yield record
 
@@ -152,21 +171,21 @@ class Run:
         read it, by every client that holds it, in the client's own folder.
         """
         from securefl import evaluation
-        from securefl.report import assembled, render, write
+        from securefl import report as reports
 
         path, file, model = self._write_model()
         accuracy = evaluation.accuracy_of(self._federation.model, self.plan.model_seed, model, self._test)
         summary = self._summary(path, hashlib.sha256(file).hexdigest(), accuracy)
-        (self.folder / SUMMARY).write_bytes(msgspec.json.encode(summary))
+        write(self.folder / SUMMARY, msgspec.json.encode(summary))
         exchange = LocalEngine({client.name: client for client in self._clients}).exchange(self._server.round_number)
         roster = {client.name: client.public_key for client in self._clients}
         stated = closing.statements(self._server.run, roster, exchange)
-        (self.folder / STATEMENTS).write_bytes(many(stated))
-        report = assembled(self.folder, datetime.now(UTC).isoformat(timespec="seconds"))
+        write(self.folder / STATEMENTS, many(stated))
+        report = reports.assembled(self.folder, datetime.now(UTC).isoformat(timespec="seconds"))
         contributors = {name for record in self.history for name in record.contributors}
         signatures = closing.endorsements(report, self._server.run, roster, exchange, contributors)
-        write(self.folder, replace(report, signatures=signatures))
-        render(self.folder)
+        reports.write(self.folder, replace(report, signatures=signatures))
+        reports.render(self.folder)
         return summary
 
     def _coordinator(self) -> Server:
@@ -190,12 +209,12 @@ class Run:
         model, path = self._server.model(), self.folder / MODEL
         if model is not None:
             file = model_file(self._federation.model, self.plan.model_seed, model)
-            path.write_bytes(file)
+            write(path, file)
             return path, file, model
         run, last = self._server.run, self._server.round_number
         holders = [client for client in self._clients if client.model_round(run) == last]
         for client in holders:
-            (self.folder / "clients" / client.name / MODEL).write_bytes(client.model_file(run) or b"")
+            write(self.folder / "clients" / client.name / MODEL, client.model_file(run) or b"")
         held = [(client, client.model_file(run), client.model(run)) for client in holders[:1]]
         for client, found, parameters in held:
             if found is not None and parameters is not None:

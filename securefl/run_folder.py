@@ -23,6 +23,7 @@ STATEMENTS: Final = "statements.json"
 MODEL: Final = "model.safetensors"
 STORE: Final = "store.sqlite"
 LOCK: Final = "lock"
+AUDIT: Final = "audit.json"
 
 T = TypeVar("T")
 

@@ -1,8 +1,9 @@
 """Which sums a client has helped to open, and over whom it may help to open another.
 
 Two sums over one model that differ by one client give away that client's update, whatever masks each of them. The
-client itself is in one of the two only and sees nothing wrong; those who are in both can. Where t clients open a sum
-and 2t > n + n_C, no other sum is opened without an honest one of them, so that it is enough that each remembers.
+client itself is in one of the two only and sees nothing wrong; those who are in both can. A sum over a set is opened by
+at least t of it, 2t > n + n_C for the n who began; of two sets that differ by one client, n_C + 1 are therefore the
+same, and one of them is honest and remembers.
 
 What nobody can notice: a server that changes the model by a hair and calls it the next round. Only a cohort that is
 the same in the whole plan stops that, or noise on the sum (So et al., AAAI 2023, on what rounds together reveal).
@@ -26,9 +27,10 @@ class Sums:
     """Those of one client, seen from one attempt. ``model``: a hash of what the attempt starts from, as this client has
     it.
 
-    **Guarantee** (with masks, on the complete graph, of owners of whom none says "never" and at most n_C work with the
-    server): in one round of a run, and over one model in all runs that use these clients' stores, no two sums over
-    different clients are opened; with "plan", none in all runs of the plan.
+    **Guarantee** (with masks, on the complete graph, if no owner's rule is "never" and at most n_C clients work with
+    the server): in one round of a run, and over one model in all runs that use these clients' stores, no two sums are
+    opened that differ by one client; with "plan", in all rounds and runs of the plan. With the default threshold and
+    no colluders that holds for sets that differ by fewer than a third; of others, different clients may open each.
     """
 
     store: Store
@@ -46,8 +48,11 @@ class Sums:
         """Remember that a sum over these is opened; on disk when this returns. Raises ``Refused`` like :meth:`admit`,
         also for more clients than before.
 
-        Not before: an attempt that failed earlier showed nobody a sum, and the next may do with fewer clients.
+        Not before: an attempt that failed earlier showed nobody a sum, and the next may do with fewer clients. Under
+        the rule "never" nothing is remembered, also for rules that come later.
         """
+        if self.rule == "never":
+            return
         for earlier in self._binding():
             if earlier != frozenset(survivors):
                 raise _refused(earlier, survivors)
@@ -58,7 +63,7 @@ class Sums:
         )
 
     def _binding(self) -> Iterator[frozenset[str]]:
-        """Over whom the sums were that bind this one. What was opened counts, under whatever policy that was."""
+        """Over whom the sums were that bind this one."""
         if self.rule == "never":
             return
         opened = self.store.get(self._round)

@@ -3,57 +3,31 @@
 from __future__ import annotations
 
 import math
-import secrets
+import os
 import time
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from securefl import vector
 from securefl.audit import assessment
-from securefl.audit.assessment import Assessment, Question, Scores
+from securefl.audit.assessment import Question, Scores
 from securefl.audit.checks import Declared
 from securefl.audit.observation import Audited, Sight, of_clients, of_records
+from securefl.audit.result import Audit
 from securefl.calibration import calibrated
 from securefl.errors import BadInput
 from securefl.job import Job
 from securefl.job.federation import Federation
-from securefl.plan import ClientLevel, LocalOptimizer, Plan
-from securefl.privacy.mechanism import DPSGD, Training, Unit
+from securefl.plan import LocalOptimizer
+from securefl.privacy.mechanism import DPSGD
+from securefl.privacy.simulation import seeded
 from securefl.report.software import versions
 
 RECORD_CANARIES: Final = 1000
 CLIENT_CANARIES: Final = 100
-
-
-class Audit(Struct, frozen=True):
-    """An audit and its result. ``client``: whose records were audited, or "every client". ``mechanism``, ``level`` and
-    ``protection`` are the job's: what the result is about.
-    """
-
-    job: str
-    client: str
-    unit: Unit
-    protection: str
-    mechanism: Training
-    level: ClientLevel | None
-    asked: Question
-    scores: Scores
-    found: Assessment
-    seconds: float
-    software: dict[str, str]
-
-    def about(self, plan: Plan) -> bool:
-        """Whether a run under this plan noises and protects as what was audited."""
-        return (self.mechanism, self.level, self.protection, self.unit) == (
-            plan.mechanism,
-            plan.privacy.client_level,
-            plan.protection,
-            plan.privacy.unit,
-        )
 
 
 def audit(
@@ -62,18 +36,20 @@ def audit(
     client: str | None = None,
     count: int | None = None,
     headline: str | None = None,
+    seed: int | None = None,
     watch: Callable[[int, Sight], None] = lambda number, sight: None,
 ) -> Audit:
     """Audit all rounds of ``job`` with ``count`` canaries; ``watch`` is called after each. Nothing real is charged.
 
-    ``client``: the audited one, where records are (default: the first). ``headline``: the method that decides. The
-    result is a statement about the code, noise and accounting that run here, against an adversary who knows all other
-    data and noise. Raises ``BadInput`` for a job without noise, and for a headline that does not apply.
+    ``client``: the audited one, where records are (default: the first). ``headline``: the method that decides.
+    ``seed``: coins and noise come from it, in trials of the audit itself that are to be repeated. The result is about
+    the code, noise and accounting that run here, against an adversary who knows all other data and noise. Raises
+    ``BadInput`` for a job without noise, and for a headline that does not apply.
     """
     started = time.perf_counter()
     federation = job.federation()
     job = calibrated(job, vector.build(federation.model, job.model.seed))
-    ready = _ready(job, federation, client, count)
+    ready = _ready(job, federation, client, count, seed)
     declared = _declared(job)
     headline = headline or assessment.default_headline(declared)
     if headline not in assessment.methods(declared):
@@ -99,22 +75,19 @@ def audit(
     )
 
 
-def reassessed(given: Audit) -> Assessment:
-    """What follows from an audit's scores, computed anew."""
-    return assessment.assess(given.scores, given.asked)
-
-
-def _ready(job: Job, federation: Federation, client: str | None, count: int | None) -> Audited:
+def _ready(job: Job, federation: Federation, client: str | None, count: int | None, seed: int | None) -> Audited:
     if not job.client_level:
-        return of_records(job, federation, client or federation.clients[0], _coins(count or RECORD_CANARIES))
+        coins = _coins(count or RECORD_CANARIES, seed)
+        return of_records(job, federation, client or federation.clients[0], coins, seed)
     if client is not None:
         raise BadInput("this job hides whole clients: all are audited at once, leave --client out")
-    return of_clients(job, federation, _coins(count or CLIENT_CANARIES))
+    return of_clients(job, federation, _coins(count or CLIENT_CANARIES, seed), seed)
 
 
-def _coins(count: int) -> NDArray[np.bool_]:
-    """Fair and independent, from the operating system."""
-    return np.array([secrets.randbits(1) == 1 for _ in range(count)])
+def _coins(count: int, seed: int | None) -> NDArray[np.bool_]:
+    """Fair and independent, from the operating system unless there is a seed."""
+    random = os.urandom if seed is None else seeded(seed, "coins")
+    return (np.frombuffer(random(count), np.uint8) % 2).astype(np.bool_)
 
 
 def _declared(job: Job) -> Declared:

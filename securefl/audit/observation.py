@@ -51,8 +51,13 @@ class Audited:
         return sum(client in record.contributors for record in self.stage.records)
 
 
-def of_records(job: Job, federation: Federation, client: str, included: NDArray[np.bool_]) -> Audited:
-    """Record-level canaries among the records of ``client``, which noises as ever; the others' noise is known."""
+def of_records(
+    job: Job, federation: Federation, client: str, included: NDArray[np.bool_], seed: int | None = None
+) -> Audited:
+    """Record-level canaries among the records of ``client``, which noises as ever; the others' noise is known.
+
+    ``seed``: of the unknown noise, in audits that are to be repeated.
+    """
     if not isinstance(job.mechanism, DPSGD):
         raise BadInput("this job trains without DP-SGD: there is no record-level noise to audit")
     data = {name: federation.load(name) for name in federation.clients}
@@ -61,14 +66,14 @@ def of_records(job: Job, federation: Federation, client: str, included: NDArray[
     factory = canaries.marked(federation.model, data[client], _classes(job, federation), len(included))
     own = canaries.with_canaries(data.pop(client), included)
     records = {client: own, **{name: canaries.unmarked(other) for name, other in data.items()}}
-    terms = Terms(job.shield, job.mechanism, replace(job.terms, held_out=None), frozenset([client]))
+    terms = Terms(job.shield, job.mechanism, replace(job.terms, held_out=None), frozenset([client]), seed)
     stage = Stage(job, terms, factory, dict(sorted(records.items())))
     # What one record's clipped gradient, in a step, moves the update by (with momentum, the last step).
     moved = job.optimizer.learning_rate * job.mechanism.clip / (job.mechanism.sampling_rate * own.declared_size)
     return Audited(stage, included, (client,), (_record_sight(stage, client, moved, step) for step in stage.steps()))
 
 
-def of_clients(job: Job, federation: Federation, included: NDArray[np.bool_]) -> Audited:
+def of_clients(job: Job, federation: Federation, included: NDArray[np.bool_], seed: int | None = None) -> Audited:
     """Canary clients: as many clients as canaries, of which those that are not ``included`` send zeros.
 
     All noise is unknown but that of the contributors whom the plan expects nothing of.
@@ -81,7 +86,7 @@ def of_clients(job: Job, federation: Federation, included: NDArray[np.bool_]) ->
     names = [f"canary-{index:05d}" for index in range(len(included))]
     records = {name: canaries.canary_alone(like, index if included[index] else -1) for index, name in enumerate(names)}
     shield = replace(job.shield, minimum=None, threshold=None)  # those of a job are for its own number of clients
-    terms = Terms(shield, SGD(1.0, 1), job.terms, frozenset(names[: shield.honest(len(names))]))
+    terms = Terms(shield, SGD(1.0, 1), job.terms, frozenset(names[: shield.honest(len(names))]), seed)
     stage = Stage(job, terms, factory, records)
     return Audited(stage, included, tuple(names), (_client_sight(stage, step) for step in stage.steps()))
 

@@ -34,12 +34,15 @@ _SEED = 0  # of the noise that the adversary knows
 
 @dataclass(frozen=True)
 class Terms:
-    """What of an audited plan may differ from its job's. ``unknown``: whose noise the adversary does not know."""
+    """What of an audited plan may differ from its job's. ``unknown``: whose noise the adversary does not know;
+    ``seed``: what that noise comes from, in audits that are to be repeated.
+    """
 
     shield: Protection
     mechanism: Training
     privacy: PrivacyTerms
     unknown: frozenset[str]
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Stage:
         return np.zeros(global_state.length(self.plan), np.int64) if found is None else found
 
     def _client(self, job: Job, terms: Terms, name: str) -> Client:
-        seed = None if name in terms.unknown else _SEED
+        seed = terms.seed if name in terms.unknown else _SEED
         unit = terms.privacy.unit
         return Client(name, self._data[name], self._factory, budget=job.budget, unit=unit, seed=seed)
 

@@ -16,8 +16,8 @@ from securefl.errors import VerificationFailed
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from securefl.audit.canary_audit import Audit
     from securefl.audit.observation import Sight
+    from securefl.audit.result import Audit
     from securefl.job import Job
 
 

@@ -52,6 +52,9 @@ def demo(
 
 def run(
     job_file: JobFile,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What 'securefl audit' found of this job, for the report.")
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +66,7 @@ def run(
     """
     from securefl import job
 
-    _start(job.load(job_file), out, as_json)
+    _start(job.load(job_file), out, as_json, audit)
 
 
 def check(job_file: JobFile, as_json: AsJson = False) -> None:
@@ -103,7 +106,7 @@ def _demo_silence(pilot: str, rounds: int | None) -> str:
     return f"{known_pilot(pilot).clients[2]}@{exchange}:{min(number, rounds or number)}"
 
 
-def _start(job: Job, out: Path | None, as_json: bool) -> None:
+def _start(job: Job, out: Path | None, as_json: bool, audit: Path | None = None) -> None:
     from securefl.job import slug
 
     console = console_for(as_json)
@@ -111,7 +114,7 @@ def _start(job: Job, out: Path | None, as_json: bool) -> None:
     with console.status("loading data and model", spinner="line"):
         from securefl.run import Run
 
-        created = Run.create(job, folder)
+        created = Run.create(job, folder, audit)
     _finish(created, console, as_json)
 
 

@@ -120,7 +120,10 @@ def _model(name: str) -> Callable[[], nn.Module]:
     def factory() -> nn.Module:
         from torch import nn
 
-        model = function()
+        try:
+            model = function()
+        except Exception as error:  # a factory is someone else's code
+            raise BadInput(f"{name}() failed with {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
             raise BadInput(f"{name}() returned {type(model).__name__}: it must return a torch.nn.Module")
         return model

@@ -31,7 +31,7 @@ FINE_UP_TO = 100.0
 """The grid widens tenfold with each power of ten of the Renyi bound above this: memory stays bounded."""
 # What protects nobody is infinite: above 700 the PLD's exponentials overflow. It is not computed at length with
 # less noise than LEAST_NOISE in a step, or a Renyi bound above this: many times what the PLD says, where that is 700.
-_MOST_EPSILON = 700.0
+MOST_EPSILON = 700.0
 _HOPELESS = 1e5
 _LEAST_DELTA = 1e-12
 # A composed PLD is wrong by the rounding of its Fourier transform, 1e-17 of probability a step where we measured; this
@@ -106,7 +106,7 @@ def decided(total: Total, delta: float, grid: float = FINE) -> float:
         figure = ceiling
     else:
         figure = _loss_epsilon(total, delta, grid, ceiling)
-    return figure if figure <= _MOST_EPSILON else math.inf
+    return figure if figure <= MOST_EPSILON else math.inf
 
 
 def _refuse_disagreement(total: Total, delta: float, first: float) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from securefl.errors import BadInput
 from securefl.privacy import renyi
-from securefl.privacy.accountant import COARSE, FINE, FINE_UP_TO, SAME, decided, slack
+from securefl.privacy.accountant import COARSE, FINE, FINE_UP_TO, MOST_EPSILON, SAME, decided, slack
 from securefl.privacy.mechanism import Budget, Mechanism, Unit
 from securefl.privacy.search import CHOICES, LEAST_NOISE, MOST_NOISE, four_digits, largest, largest_within
 from securefl.privacy.totals import Total, charged, gaussians, least_noise, single, times, together
@@ -103,4 +103,5 @@ def _largest(composed: Callable[[int], Total], budget: Budget, end: int) -> int:
         one, two = spent(n, COARSE), spent(n, 2 * COARSE)
         return one - (two - one) / 3
 
-    return largest_within(budget.epsilon, end, rough, [near, spent])
+    # Above that every figure is infinite, and where they end is a long way to search.
+    return largest_within(min(budget.epsilon, MOST_EPSILON), end, rough, [near, spent])

@@ -15,7 +15,7 @@ from securefl.privacy.mechanism import NEIGHBOURS, SGD, Mechanism
 from securefl.protection import KINDS, parameters, rules
 from securefl.records import RoundRecord
 from securefl.releases import releases
-from securefl.report import claims, contradictions, declared, hazards, parties, status, view
+from securefl.report import audited, claims, contradictions, declared, hazards, parties, status, view
 from securefl.report.document import (
     Accounting,
     Aggregation,
@@ -49,7 +49,7 @@ def assemble(facts: Facts, software: Software, created: str = "unknown", violati
     told = facts.summary.hazards if facts.summary else ()
     every = hazards.merged(hazards.of_plan(plan, tested), declared.of_job(facts.job), told)
     owners = tuple(_owner(facts, client) for client in plan.clients)
-    found = (*violations, *contradictions.found(facts))
+    found = (*violations, *contradictions.found(facts), *audited.contradictions(facts.audit, plan))
     statements = [signed.statement for signed in facts.statements]
     return Report(
         created=created,
@@ -60,6 +60,7 @@ def assemble(facts: Facts, software: Software, created: str = "unknown", violati
         federation=claims.of_federation(statements, plan) if len(statements) == len(plan.clients) else (),
         training=_training(plan),
         accounting=_accounting(),
+        audit="none" if facts.audit is None else audited.summarised(facts.audit),
         utility=_utility(facts),
         rounds=tuple(_round(record) for record in facts.history),
         aggregation=_aggregation(facts),

@@ -237,6 +237,29 @@ class Utility(Struct, frozen=True, forbid_unknown_fields=True):
     by_group: dict[str, float] | Unknown
 
 
+class Audited(Struct, frozen=True, forbid_unknown_fields=True):
+    """A canary audit of the same mechanism and protection, with ``canaries`` in so many ``rounds``.
+
+    ``claim``: epsilon at ``delta`` for those rounds; ``at_least``: the bound by ``method``, which was named before,
+    with ``confidence`` if what it ``assumes`` holds. ``bounds``: by every method; ``tests``: p-values by name.
+    ``refuted``: why the claim cannot hold, empty where nothing contradicts it. ``sha256``: of the whole audit.
+    """
+
+    client: str
+    canaries: Count
+    rounds: Count
+    claim: Epsilon
+    delta: float
+    method: str
+    assumes: str
+    confidence: float
+    at_least: Epsilon
+    bounds: dict[str, Epsilon]
+    tests: dict[str, float]
+    refuted: tuple[str, ...]
+    sha256: Hash
+
+
 class Software(Struct, frozen=True, forbid_unknown_fields=True):
     """What ran where the report was assembled: versions by package, and a SHA-256 of each as it is installed."""
 
@@ -270,6 +293,7 @@ class Report(
     federation: tuple[Claim, ...]
     training: Training
     accounting: Accounting
+    audit: Audited | Absent
     utility: Utility
     rounds: tuple[Round, ...]
     aggregation: Aggregation

@@ -10,13 +10,15 @@ from typing import Literal, TypeVar
 import msgspec
 
 from securefl import job
+from securefl.audit import result as audits
+from securefl.audit.result import Audit
 from securefl.errors import BadInput, NotARun
 from securefl.plan import Plan
 from securefl.records import RoundRecord, Summary
 from securefl.report import canonical
 from securefl.report.document import Flow, Traffic
 from securefl.report.statement import SignedStatement
-from securefl.run_folder import HISTORY, JOB, PLAN, STATEMENTS, SUMMARY, TRANSCRIPT, lines
+from securefl.run_folder import AUDIT, HISTORY, JOB, PLAN, STATEMENTS, SUMMARY, TRANSCRIPT, lines
 
 T = TypeVar("T")
 
@@ -32,7 +34,9 @@ class Message(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Facts:
-    """One run. ``summary`` is None while the run is not finished; ``statements`` are those that clients have sent."""
+    """One run. ``summary`` is None while the run is not finished; ``statements`` are those that clients have sent;
+    ``audit`` is one of the same mechanism, where there is one.
+    """
 
     job: job.Job
     plan: Plan
@@ -40,6 +44,7 @@ class Facts:
     traffic: tuple[Traffic, ...]
     summary: Summary | None
     statements: tuple[SignedStatement, ...]
+    audit: Audit | None = None
 
 
 def read(folder: Path) -> Facts:
@@ -53,6 +58,7 @@ def read(folder: Path) -> Facts:
         traffic=traffic(folder),
         summary=_decoded(folder / SUMMARY, Summary) if (folder / SUMMARY).exists() else None,
         statements=_statements(folder / STATEMENTS),
+        audit=audits.read(folder / AUDIT) if (folder / AUDIT).exists() else None,
     )
 
 
@@ -73,7 +79,9 @@ def _decoded(path: Path, kind: type[T]) -> T:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError as error:
         raise NotARun(f"{path.parent} is not a whole run: {path.name} is missing") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        raise NotARun(f"{path} cannot be read ({error.strerror}): check what it is and who may read it") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotARun(f"{path} is damaged: {error}") from error
 
 

@@ -26,7 +26,7 @@ from securefl.report.endorsements import check_endorsement
 from securefl.report.facts import Facts
 from securefl.report.statement import opened
 from securefl.run_folder import MODEL, PLAN
-from securefl.verification import ledgers, record, rendered
+from securefl.verification import audited, ledgers, record, rendered
 
 # Accountants of two installations add up in another order; no claim turns on so little.
 _ROUNDING: Final = 1e-6
@@ -200,6 +200,10 @@ def _record(case: _Case) -> Iterator[str]:
     yield from record.mismatches(case.facts)
 
 
+def _audit(case: _Case) -> Iterator[str]:
+    yield from audited.mismatches(case.facts.audit)
+
+
 def _page(case: _Case) -> Iterator[str]:
     yield from rendered.mismatches(case.folder, case.page)
 
@@ -230,6 +234,7 @@ _CHECKS: Final = (
     _contradictions,
     _ledgers,
     _record,
+    _audit,
     _reassembled,
     _page,
 )

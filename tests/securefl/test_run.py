@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 from safetensors.numpy import load_file
 
-from securefl import job
+from securefl import job, report
 from securefl.errors import BadInput, BudgetExceeded, NotARun, RoundFailed, RunExists
 from securefl.job import Job
 from securefl.privacy.ledger import read
@@ -133,6 +133,16 @@ def test_a_history_that_is_not_the_server_s_is_refused(tmp_path: Path, kept: lis
     (tmp_path / "run" / "history.jsonl").write_bytes(b"".join(whole[index] for index in kept))
     with pytest.raises(NotARun, match="restore both from one backup"):
         list(Run.open(tmp_path / "run").rounds())
+
+
+def test_two_processes_at_once_cannot_run_in_one_folder_and_one_that_reads_may(tmp_path: Path) -> None:
+    run = Run.create(demo(rounds=2), tmp_path / "run")
+    next(run.rounds())
+    command = [sys.executable, "-m", "securefl", "resume", str(tmp_path / "run")]
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert f"another process is running in {tmp_path / 'run'} (pid {os.getpid()})" in second.stderr
+    assert Path(report.render(tmp_path / "run")).is_file()
 
 
 def interrupt(run: Run, answers: int) -> None:

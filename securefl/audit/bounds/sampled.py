@@ -42,14 +42,9 @@ def lower_bound(
     independently, and that s is the same for both. ``inf`` where there is no noise. Raises ``BadInput`` on NaN, or
     where scores do not have T columns.
     """
-    share, delta, family = (
-        level(confidence),
-        checked_delta(delta),
-        SampledGaussians(claimed.sampling_rate, claimed.count),
-    )
-    inside, outside = (
-        _checked(one, what, claimed) for one, what in ((scores_in, "scores in"), (scores_out, "scores out"))
-    )
+    share, delta = level(confidence), checked_delta(delta)
+    family = SampledGaussians(claimed.sampling_rate, claimed.count)
+    inside, outside = _checked(scores_in, "scores in", claimed), _checked(scores_out, "scores out", claimed)
     amplitude = amplitude_limit(inside, outside, claimed, share) if inside.size and outside.size else 0.0
     epsilon = family.epsilon(amplitude, delta) if 0 < amplitude < math.inf else amplitude
     return Bound(METHOD, epsilon, delta, confidence, family.assumes, "bound", "contrast of log-likelihood ratios")

@@ -65,6 +65,11 @@ def test_a_ledger_of_500_charges_asks_in_no_time() -> None:
     assert left == list(range(rounds, rounds - 250, -1))
 
 
+def test_a_budget_beyond_all_figures_is_as_good_as_the_largest_of_them() -> None:
+    round_costs = [DPSGD(0.5, 1.0, 1)]
+    assert affordable_rounds(round_costs, Budget(1e17, 1e-5)) == affordable_rounds(round_costs, Budget(700, 1e-5)) > 0
+
+
 def test_a_budget_already_overspent_affords_no_round() -> None:
     assert affordable_rounds([DPSGD(4, 0.5, 3)], Budget(0.5, 1e-5), [DPSGD(1, 0.05, 1000)]) == 0
 

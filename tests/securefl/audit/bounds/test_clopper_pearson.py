@@ -80,3 +80,13 @@ def test_equal_scores_at_the_threshold_are_taken_for_out() -> None:
 def test_rates_that_cannot_be_aimed_at_are_refused(rates: tuple[float, ...]) -> None:
     with pytest.raises(BadInput, match="rates"):
         clopper_pearson.lower_bound([1.0], [0.0], DELTA, rates=rates)
+
+
+def test_several_rates_share_the_level() -> None:
+    seen = gaussian(1, SHIFT)
+    both = clopper_pearson.lower_bound(seen.inside, seen.outside, DELTA, 0.99, rates=(0.1, 0.3)).epsilon
+    halves = [
+        clopper_pearson.lower_bound(seen.inside, seen.outside, DELTA, 0.995, rates=(rate,)).epsilon
+        for rate in (0.1, 0.3)
+    ]
+    assert both == pytest.approx(max(halves), rel=1e-3)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 
 from securefl.audit.bounds import sampled
 from securefl.audit.bounds.contrast import Contrast
@@ -49,6 +49,21 @@ def test_the_bound_is_above_seven_tenths_of_the_claim_for_sixty_sampled_steps() 
     # The truth is 1, and the spread of one run 0.05; from 0.84 on the bound is above 0.72 of the claim.
     assert 0.84 < float(np.median(limits)) < 0.93
     assert SampledGaussians(0.1, 60).epsilon(0.84, DELTA) > 0.72 * CLAIM
+
+
+def test_without_sampling_the_bound_is_above_four_fifths_of_the_claim() -> None:
+    one = synthetic.sampled(0, 4.0, 1.0)
+    found = sampled.lower_bound(one.inside, one.outside, SampledGaussian(4.0, 1.0, 60), DELTA)
+    assert 0.8 < found.epsilon / 9.608 < 1
+
+
+def test_the_noise_and_the_contrast_share_the_level() -> None:
+    one = synthetic.sampled(0, 1.0, 0.1, 40, 60)
+    found = Evidence.of(one.inside, one.outside, CLAIMED, 0.1)
+    assert found.share == pytest.approx(0.09)
+    squares = np.square(one.outside).sum()
+    limits = [math.sqrt(squares / chi2.ppf(tail, one.outside.size)) for tail in (0.005, 0.995)]
+    assert (max(found.noises), min(found.noises)) == pytest.approx(tuple(limits), rel=1e-9)
 
 
 def test_the_worst_of_many_runs_is_still_above_half_of_the_claim() -> None:

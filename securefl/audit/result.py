@@ -1,0 +1,53 @@
+"""An audit as it is kept: what was audited, what was asked and seen, what follows. Reads without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from securefl.audit import assessment
+from securefl.audit.assessment import Assessment, Question, Scores
+from securefl.errors import NotARun
+from securefl.plan import ClientLevel, Plan
+from securefl.privacy.mechanism import Training, Unit
+
+
+class Audit(Struct, frozen=True, forbid_unknown_fields=True):
+    """``client``: whose records were audited, or "every client". ``mechanism``, ``level`` and ``protection`` are the
+    job's: what the result is about.
+    """
+
+    job: str
+    client: str
+    unit: Unit
+    protection: str
+    mechanism: Training
+    level: ClientLevel | None
+    asked: Question
+    scores: Scores
+    found: Assessment
+    seconds: float
+    software: dict[str, str]
+
+    def about(self, plan: Plan) -> bool:
+        """Whether a run under this plan noises and protects as what was audited."""
+        own = self.mechanism, self.level, self.protection, self.unit
+        level = plan.privacy.client_level
+        mechanism = plan.mechanism if level is None else self.mechanism  # what is noised there is the whole update
+        return own == (mechanism, level, plan.protection, plan.privacy.unit)
+
+    def reassessed(self) -> Assessment:
+        """What follows from the scores, computed anew."""
+        return assessment.assess(self.scores, self.asked)
+
+
+def read(path: Path) -> Audit:
+    """The audit in a file that ``securefl audit`` wrote. Raises ``NotARun`` for anything else."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Audit)
+    except OSError as error:
+        raise NotARun(f"{path} cannot be read ({error.strerror}): name the file that securefl audit wrote") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotARun(f"{path} is no audit, or damaged ({error}): name the file that securefl audit wrote") from error
