@@ -76,9 +76,7 @@ def inverted(update: Vector) -> Pixels:
 
 
 class Attacked:
-    """Records and the guesses at them, row by row. ``psnr``, ``baseline``: mean PSNR in dB of the guesses, and of the mean
-    picture.
-    """
+    """Records and the guesses at them, row by row; ``psnr`` of these and ``baseline`` of the mean picture, in dB."""
 
     def __init__(self, originals: Pixels, guesses: Pixels) -> None:
         self.originals, self.guesses = originals, guesses

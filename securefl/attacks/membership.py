@@ -170,11 +170,14 @@ def shadows(task: Task, plan: Plan, shuffles: int) -> tuple[NDArray[np.bool_], S
 
 
 def likelihood_ratios(target: Scores, inside: NDArray[np.bool_], known: Scores) -> Scores:
-    """LiRA's score of each record: log-likelihood of the target's confidence if it was in, less that if it was not."""
+    """LiRA's score of each record: log-likelihood of the target's confidence if it was in, less that if it was not.
+
+    Each record is in two shadows at least, and out of as many: of one, nobody knows how it varies.
+    """
     fits = []
     for where in (inside, ~inside):
         means = (known * where).sum(axis=0) / where.sum(axis=0)
-        fits.append((means, float(np.square(known - means)[where].mean())))
+        fits.append((means, float(np.square(known - means)[where].sum() / (where.sum() - len(means)))))
     (mean_in, var_in), (mean_out, var_out) = fits
     found: Scores = np.square(target - mean_out) / (2 * var_out) - np.square(target - mean_in) / (2 * var_in)
     return found

@@ -52,7 +52,7 @@ def unchanged(name: str, request: bytes) -> bytes:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch on one thread, then as before: of models this small, more of them spend their time waiting for each other."""
+    """torch on one thread, then as before: with models this small, several mostly wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -98,12 +98,16 @@ def methods(declared: Declared) -> tuple[str, ...]:
     return (*found, sampled.METHOD) if len(declared.weights) == 1 else found
 
 
+def check_headline(headline: str, declared: Declared) -> None:
+    """Raise ``BadInput`` for what bounds nothing here."""
+    bounding = [method for method in methods(declared) if method != one_shot.METHOD]
+    if headline not in bounding:
+        raise BadInput(f"{headline!r} bounds nothing here: name one of {', '.join(bounding)} as the headline")
+
+
 def assess(scores: Scores, asked: Question) -> Assessment:
-    """All bounds and tests. Raises ``BadInput`` for a headline that does not apply."""
-    if asked.headline not in methods(asked.declared) or asked.headline == one_shot.METHOD:
-        raise BadInput(
-            f"{asked.headline!r} bounds nothing here: name one of {', '.join(methods(asked.declared))} as the headline"
-        )
+    """All bounds and tests. Raises ``BadInput`` for a headline that does not apply, and for scores without end."""
+    check_headline(asked.headline, asked.declared)
     bounds = tuple(_bound(method, scores, asked, asked.confidence) for method in methods(asked.declared))
     refuting = _bound(asked.headline, scores, asked, max(REFUTING, asked.confidence))
     found = checks.all_of(scores.array, scores.coins, scores.others, asked.declared, scores.charges)

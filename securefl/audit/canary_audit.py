@@ -52,8 +52,7 @@ def audit(
     ready = _ready(job, federation, client, count, seed)
     declared = _declared(job)
     headline = headline or assessment.default_headline(declared)
-    if headline not in assessment.methods(declared):
-        raise BadInput(f"{headline!r} does not apply: name one of {', '.join(assessment.methods(declared))}")
+    assessment.check_headline(headline, declared)
     seen = []
     for number, sight in enumerate(ready.sights, 1):
         seen.append(sight)

@@ -74,7 +74,7 @@ def of_records(
 
 
 def of_clients(job: Job, federation: Federation, included: NDArray[np.bool_], seed: int | None = None) -> Audited:
-    """Canary clients: as many clients as canaries, of which those that are not ``included`` send zeros.
+    """Canary clients: as many clients as canaries, of which those that are not ``included`` move no row.
 
     All noise is unknown but that of the contributors whom the plan expects nothing of.
     """
@@ -86,7 +86,8 @@ def of_clients(job: Job, federation: Federation, included: NDArray[np.bool_], se
     names = [f"canary-{index:05d}" for index in range(len(included))]
     records = {name: canaries.canary_alone(like, index if included[index] else -1) for index, name in enumerate(names)}
     shield = replace(job.shield, minimum=None, threshold=None)  # those of a job are for its own number of clients
-    terms = Terms(shield, SGD(1.0, 1), job.terms, frozenset(names[: shield.honest(len(names))]), seed)
+    unknown = frozenset(names[: shield.honest(len(names))])
+    terms = Terms(shield, SGD(1.0, 1), replace(job.terms, held_out=None), unknown, seed)
     stage = Stage(job, terms, factory, records)
     return Audited(stage, included, tuple(names), (_client_sight(stage, step) for step in stage.steps()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,7 @@ from msgspec import Struct
 
 from securefl.audit import assessment
 from securefl.audit.assessment import Assessment, Question, Scores
-from securefl.errors import NotARun
+from securefl.errors import BadInput, NotARun
 from securefl.plan import ClientLevel, Plan
 from securefl.privacy.mechanism import Training, Unit
 
@@ -43,11 +44,24 @@ class Audit(Struct, frozen=True, forbid_unknown_fields=True):
         return assessment.assess(self.scores, self.asked)
 
 
+def encoded(audit: Audit) -> bytes:
+    """The content of a file, JSON. A bound without end, which JSON has no number for, is "Infinity"."""
+    return msgspec.json.encode(_spelt(msgspec.to_builtins(audit)))
+
+
 def read(path: Path) -> Audit:
     """The audit in a file that ``securefl audit`` wrote. Raises ``NotARun`` for anything else."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Audit)
+        return msgspec.json.decode(path.read_bytes(), type=Audit, strict=False)
     except OSError as error:
         raise NotARun(f"{path} cannot be read ({error.strerror}): name the file that securefl audit wrote") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadInput) as error:
         raise NotARun(f"{path} is no audit, or damaged ({error}): name the file that securefl audit wrote") from error
+
+
+def _spelt(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _spelt(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelt(one) for one in value]
+    return "Infinity" if value == math.inf else value

@@ -79,9 +79,13 @@ def lines(found: Audit) -> Iterator[str]:
         yield f"{'FAILED' if check.failed else 'test':9} {check}"
     for line in found.found.refuted:
         yield f"REFUTED   {line}"
-    if not found.found.violated:
-        share = f" ({found.found.headline.epsilon / claim:.0%} of the claim)" if claim else ""
-        yield f"verdict   nothing contradicts the claim; epsilon is between the headline{share} and the claim"
+    if found.found.violated:
+        return
+    if found.found.headline.refutes(claim) or any(check.failed for check in found.found.checks):
+        yield "verdict   not refuted, and not as expected: one audit in a hundred looks like this by chance, audit again"
+        return
+    share = f" ({found.found.headline.epsilon / claim:.0%} of the claim)" if claim else ""
+    yield f"verdict   nothing contradicts the claim; epsilon is between the headline{share} and the claim"
 
 
 def _audited(console: Console, job: Job, client: str | None, canaries: int | None, headline: str | None) -> Audit:
@@ -99,18 +103,21 @@ def _audited(console: Console, job: Job, client: str | None, canaries: int | Non
 
 
 def _written(path: Path, found: Audit) -> None:
+    from securefl.audit.result import encoded
     from securefl.run_folder import private_folder, write
 
     private_folder(path.absolute().parent)
-    write(path, msgspec.json.encode(found))
+    write(path, encoded(found))
 
 
 def _found(found: Audit) -> dict[str, object]:
+    from securefl.report.audited import epsilon
+
     return {
         "headline": found.found.headline.method,
-        "epsilon_at_least": found.found.headline.epsilon,
+        "epsilon_at_least": epsilon(found.found.headline.epsilon),
         "confidence": found.asked.confidence,
-        "bounds": {bound.method: bound.epsilon for bound in found.found.bounds},
+        "bounds": {bound.method: epsilon(bound.epsilon) for bound in found.found.bounds},
         "checks": {check.name: check.p for check in found.found.checks},
         "refuted": list(found.found.refuted),
     }

@@ -6,8 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 
-import msgspec
-
+from securefl.audit import result
 from securefl.audit.result import Audit
 from securefl.plan import Plan
 from securefl.report.document import Audited
@@ -21,16 +20,16 @@ def summarised(audit: Audit) -> Audited:
         client=audit.client,
         canaries=audit.scores.canaries,
         rounds=audit.scores.rounds,
-        claim=_epsilon(asked.claim),
+        claim=epsilon(asked.claim),
         delta=asked.delta,
         method=headline.method,
         assumes=headline.assumes,
         confidence=asked.confidence,
-        at_least=_epsilon(headline.epsilon),
-        bounds={bound.method: _epsilon(bound.epsilon) for bound in audit.found.bounds},
+        at_least=epsilon(headline.epsilon),
+        bounds={bound.method: epsilon(bound.epsilon) for bound in audit.found.bounds},
         tests={check.name: check.p for check in audit.found.checks},
         refuted=audit.found.refuted,
-        sha256=hashlib.sha256(msgspec.json.encode(audit)).hexdigest(),
+        sha256=hashlib.sha256(result.encoded(audit)).hexdigest(),
     )
 
 
@@ -43,5 +42,6 @@ def contradictions(audit: Audit | None, plan: Plan) -> Iterator[str]:
     yield from (f"the audit says: {line}" for line in audit.found.refuted)
 
 
-def _epsilon(value: float) -> Epsilon:
+def epsilon(value: float) -> Epsilon:
+    """As reports write it: JSON has no number for infinity."""
     return value if math.isfinite(value) else "infinite"

@@ -1,19 +1,26 @@
-"""An audit's bounds and tests against its own scores: computed anew."""
+"""An audit's bounds and tests against its own scores, and what was asked of them against the mechanism: computed anew.
+
+Nothing here tells whether there were such scores: who makes up an audit makes them up, too.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
+from securefl.audit.assessment import Assessment
 from securefl.audit.result import Audit
 from securefl.errors import BadInput
+from securefl.privacy import accountant
+from securefl.privacy.mechanism import DPSGD
 
 # Searches end, and distributions are summed up, a little apart in other versions of what computes them.
 _ROUNDING: Final = 1e-3
 
 
 def mismatches(audit: Audit | None) -> Iterator[str]:
-    """A line for each bound or test that the scores do not give."""
+    """A line for each bound or test that the scores do not give, and for a question that is not about the mechanism."""
     if audit is None:
         return
     try:
@@ -21,16 +28,41 @@ def mismatches(audit: Audit | None) -> Iterator[str]:
     except BadInput as error:
         yield f"audit: {error}"
         return
-    said, found = audit.found, again
-    figures = {
-        bound.method: (bound.epsilon, other.epsilon) for bound, other in zip(said.bounds, found.bounds, strict=False)
-    }
-    figures |= {check.name: (check.p, other.p) for check, other in zip(said.checks, found.checks, strict=False)}
-    figures["headline"] = said.headline.epsilon, found.headline.epsilon
-    for name, (written, computed) in figures.items():
-        if written != computed and not abs(written - computed) <= _ROUNDING * (1 + abs(computed)):
-            yield f"audit: {name} is {written:.6g} and comes to {computed:.6g}"
-    if [bound.method for bound in said.bounds] != [bound.method for bound in found.bounds]:
-        yield "audit: has other bounds than its scores allow"
-    if bool(said.refuted) != bool(found.refuted):
-        yield f"audit: the claim is {'not ' * (not found.refuted)}refuted by its scores, and it says otherwise"
+    yield from _other_questions(audit)
+    yield from _other_answers(audit.found, again)
+
+
+def _other_questions(audit: Audit) -> Iterator[str]:
+    """Of client-level noise the claim is not computed: it depends on how large the audited model was."""
+    asked, mechanism = audit.asked, audit.mechanism
+    length = math.hypot(*asked.declared.weights)
+    expected = 0.0, 0.0, 0
+    if audit.level is not None:
+        expected = audit.level.noise_multiplier * length, 1.0, 1
+    elif isinstance(mechanism, DPSGD):
+        expected = mechanism.noise_multiplier * length, mechanism.sampling_rate, mechanism.steps
+        charged = max((rounds for rounds, _ in audit.scores.charges.values()), default=0)
+        most = accountant.epsilon([mechanism] * charged, asked.delta, audit.unit)
+        if asked.claim > most and not _same(asked.claim, most):
+            yield f"audit: the claim is {asked.claim:.6g}, and what was charged comes to {most:.6g}"
+    noise, *steps = expected
+    if not _same(asked.declared.noise, noise) or steps != [asked.declared.rate, len(asked.declared.weights)]:
+        yield "audit: what its scores are compared with is not the mechanism that it names"
+
+
+def _other_answers(said: Assessment, found: Assessment) -> Iterator[str]:
+    figures = {bound.method: bound.epsilon for bound in found.bounds} | {test.name: test.p for test in found.checks}
+    written = {bound.method: bound.epsilon for bound in said.bounds} | {test.name: test.p for test in said.checks}
+    figures |= {"headline": found.headline.epsilon, "bound that refutes": found.refuting.epsilon}
+    written |= {"headline": said.headline.epsilon, "bound that refutes": said.refuting.epsilon}
+    for name in figures.keys() & written.keys():
+        if not _same(written[name], figures[name]):
+            yield f"audit: {name} is {written[name]:.6g} and comes to {figures[name]:.6g}"
+    if list(figures) != list(written) or said.headline.method != found.headline.method:
+        yield "audit: has other bounds or tests than its scores allow"
+    if said.violated != found.violated:
+        yield f"audit: the claim is {'not ' * (not found.violated)}refuted by its scores, and it says otherwise"
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or abs(one - other) <= _ROUNDING * (1 + abs(other))

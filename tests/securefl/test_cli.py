@@ -224,7 +224,7 @@ def test_ctrl_c_leaves_a_run_that_can_go_on(tmp_path: Path, capsys: pytest.Captu
     while process.poll() is None and time.monotonic() < deadline and not (history.exists() and history.stat().st_size):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert f"securefl resume {folder}" in last(output)["message"]

@@ -147,16 +147,16 @@ def test_a_spent_budget_is_refused_before_any_key_goes_out() -> None:
     assert "the cap is 0.100" in why
 
 
-@pytest.mark.parametrize(("round", "attempt"), [(1, 1), (0, 9)])
+@pytest.mark.parametrize(("round", "attempt"), [(2, 1), (1, 9)])
 def test_an_attempt_is_joined_once_even_after_a_restart(tmp_path: Path, round: int, attempt: int) -> None:
     owner, plan = pinned(folder=tmp_path)
-    owner.handle(opening(plan))
+    owner.handle(opening(plan, round=2))
     restarted = client("ada", folder=tmp_path)
     restarted.pin(dict(zip(NAMES, _keys(tmp_path), strict=True)), plan)
     assert restarted.public_key == owner.public_key
     word, why = refused(restarted, opening(plan, round=round, attempt=attempt))
     assert word == "policy"
-    assert "is not after round 1, attempt 1" in why
+    assert "is not after round 2, attempt 1" in why
 
 
 def _keys(folder: Path) -> list[bytes]:

@@ -344,7 +344,7 @@ def test_every_attempt_is_charged_on_its_own(tmp_path: Path) -> None:
 
 def clips(coordinator: Server, owners: Sequence[Client]) -> list[float]:
     """The clip as each party has it that can read it."""
-    vectors = [coordinator._vector, *(owner._keyholder(RUN).model for owner in owners)]
+    vectors = [coordinator.vector, *(owner.vector(RUN) for owner in owners)]
     return [global_state.clip(coordinator.plan, vector) for vector in vectors if vector is not None]
 
 

@@ -34,7 +34,7 @@ def attacked(name: str, shuffles: int) -> Outcome:
 def test_the_final_model_names_members_and_client_level_noise_ends_that() -> None:
     """Whoever guesses has an AUC of 0.5, with a standard error of 0.03: above 0.65 less than once in a million runs."""
     assert attacked("plain", 2).auc > 0.65
-    assert attacked("client-dp", 1).auc < 0.65
+    assert attacked("client-dp", 2).auc < 0.65
 
 
 def test_masks_change_nothing_of_what_the_model_tells() -> None:
@@ -42,8 +42,8 @@ def test_masks_change_nothing_of_what_the_model_tells() -> None:
 
 
 def test_record_level_noise_lowers_what_the_model_tells() -> None:
-    """Without noise the AUC is 0.76, with it 0.64; each has a standard error of 0.03."""
-    assert attacked("record-dp", 1).auc < attacked("plain", 2).auc
+    """Without noise the AUC is 0.79, with it 0.64 with a standard error of 0.03: a false alarm in 100,000 runs or more."""
+    assert attacked("record-dp", 2).auc < attacked("plain", 2).auc
 
 
 def test_a_shadow_is_the_federation_that_it_stands_for() -> None:

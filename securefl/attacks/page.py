@@ -1,0 +1,54 @@
+"""The table as a page: a grid of verdicts, and below it each attack with its figures, reasons and pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from securefl.attacks.cell import Cell, Picture
+from securefl.attacks.table import VERDICTS, Row, Table
+
+if TYPE_CHECKING:
+    import jinja2
+
+_ENLARGED: Final = 96  # pixels of the longer side, at least: pictures have eight a side
+
+
+def html(found: Table) -> str:
+    """The page, whole in one file. It runs no script and loads nothing."""
+    return _template().render(found=found, verdicts=VERDICTS, picture=data_url, cells=cells_of, counts=_counts(found))
+
+
+def cells_of(row: Row, setting: str) -> list[Cell]:
+    """The row's cells under one setting."""
+    return [cell for cell in row.cells if cell.setting == setting]
+
+
+def data_url(picture: Picture) -> str:
+    """A picture as a PNG in a URL."""
+    from PIL import Image
+
+    grey = np.clip(np.array(picture.rows, np.float64), 0, 1)
+    factor = max(1, _ENLARGED // max(grey.shape))
+    large = np.kron(np.round(255 * grey).astype(np.uint8), np.ones((factor, factor), np.uint8))
+    buffer = io.BytesIO()
+    Image.fromarray(large).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _counts(found: Table) -> dict[str, int]:
+    everything = [cell.verdict for row in found.rows for cell in row.cells]
+    return {word: everything.count(verdict) for verdict, word in VERDICTS.items()}
+
+
+@cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    loader = jinja2.PackageLoader("securefl.attacks", "")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("table.html.j2")
