@@ -20,10 +20,15 @@ class Figure(Struct, frozen=True):
     value: float
     unit: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def amount(self) -> str:
+        """The value with its unit."""
         if self.unit == "share":
-            return f"{self.name} {100 * self.value:.3g} %"
-        return f"{self.name} {self.value:.3g}{' ' * bool(self.unit)}{self.unit}"
+            return f"{100 * self.value:.3g} %" if abs(self.value) >= 5e-4 or not self.value else "< 0.1 %"
+        return f"{self.value:.3g}{' ' * bool(self.unit)}{self.unit}"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.amount}"
 
 
 class Picture(Struct, frozen=True):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from securefl.attacks.cell import Cell, Picture
-from securefl.attacks.table import VERDICTS, Row, Table
+from securefl.attacks.cell import Picture
+from securefl.attacks.table import VERDICTS, Table
 
 if TYPE_CHECKING:
     import jinja2
@@ -20,12 +21,7 @@ _ENLARGED: Final = 96  # pixels of the longer side, at least: pictures have eigh
 
 def html(found: Table) -> str:
     """The page, whole in one file. It runs no script and loads nothing."""
-    return _template().render(found=found, verdicts=VERDICTS, picture=data_url, cells=cells_of, counts=_counts(found))
-
-
-def cells_of(row: Row, setting: str) -> list[Cell]:
-    """The row's cells under one setting."""
-    return [cell for cell in row.cells if cell.setting == setting]
+    return _template().render(found=found, verdicts=VERDICTS, picture=data_url, counts=_counts(found))
 
 
 def data_url(picture: Picture) -> str:
@@ -47,8 +43,8 @@ def _counts(found: Table) -> dict[str, int]:
 
 @cache
 def _template() -> jinja2.Template:
-    import jinja2
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = jinja2.PackageLoader("securefl.attacks", "")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("table.html.j2")

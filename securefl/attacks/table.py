@@ -55,6 +55,14 @@ class Row(Struct, frozen=True):
     cells: tuple[Cell, ...]
     seconds: float
 
+    @property
+    def lines(self) -> dict[str, dict[str, Cell]]:
+        """The cells by setting, for the attack itself and for each variant of it that a defence makes."""
+        found: dict[str, dict[str, Cell]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.attack, {})[cell.setting] = cell
+        return found
+
 
 class Table(Struct, frozen=True):
     """``settings``: names and titles, in order."""

@@ -128,8 +128,8 @@ def sampling(scores_in: _Array, scores_out: _Array, declared: Declared) -> float
     """That how often a canary takes part varies as much as independent sampling makes it vary.
 
     In windows of 1 / rate steps, shuffling has each record once. What is compared is the variance of windows' sums of
-    canaries that are there with what noise, as much as those left out show, and sampling come to: Gaussian in large
-    numbers. In small ones a variance is skewed to the right, and the p-value too large.
+    canaries that are there with what sampling adds to noise, as much as those left out show. Their quotient is F with
+    the degrees of freedom that give both the variances they have (Satterthwaite, Biometrics 1946).
     """
     rounds = max(1, round(1 / declared.rate / len(declared.weights)))
     windows, noise = _windows(scores_in, rounds), float(np.mean(scores_out**2))
@@ -139,9 +139,12 @@ def sampling(scores_in: _Array, scores_out: _Array, declared: Declared) -> float
     expected = rounds * (of_sampling + noise)
     # Of a sample variance: (fourth cumulant) / n + 2 variance^2 / (n - 1); of the mean square of N Gaussians: 2 / N.
     seen_varies = rounds * fourth / len(windows) + 2 * expected**2 / (len(windows) - 1)
-    noise_varies = 2 * (rounds * noise) ** 2 / scores_out.size
-    apart = float(np.var(windows, ddof=1)) - expected
-    return float(stats.norm.cdf(apart / math.sqrt(seen_varies + noise_varies)))
+    expected_varies = 2 * (rounds * noise) ** 2 / scores_out.size
+    freedoms = (min(_MANY, 2 * expected**2 / max(one, _NOTHING)) for one in (seen_varies, expected_varies))
+    return float(stats.f.cdf(float(np.var(windows, ddof=1)) / expected, *freedoms))
+
+
+_MANY, _NOTHING = 1e9, 1e-300  # degrees of freedom of what does not vary at all
 
 
 def paid(charges: Mapping[str, tuple[int, int]]) -> float:

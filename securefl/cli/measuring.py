@@ -1,4 +1,4 @@
-"""The commands that measure what a protection is worth: ``audit``."""
+"""The commands that measure what a protection is worth: ``audit`` and ``attack``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from securefl.errors import VerificationFailed
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
 
+    from securefl.attacks.cell import Cell, Effort
+    from securefl.attacks.table import Table
     from securefl.audit.observation import Sight
     from securefl.audit.result import Audit
     from securefl.job import Job
@@ -68,6 +71,85 @@ def audit(
         )
 
 
+def attack(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few seconds for each attack; in all within 3 minutes.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ATTACK", help="One attack, such as inversion; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where attacks.html and attacks.json go.")] = Path(
+        "runs/attacks"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Run attacks on the real protocol, under every protection, and write the table of what succeeds.
+
+    Needs no data: it uses scikit-learn's digits. With SECUREFL_DATA, the full run uses larger data sets.
+
+    Example:  [bold]securefl attack --quick --only inversion --only imprint[/]
+    """
+    console = console_for(as_json)
+    found = _attacked(console, "quick" if quick else "full", only or [])
+    console.print(_grid(found))
+    page, data = _kept(out, found)
+    console.print(f"page      {page}\ndata      {data}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        typer.echo(msgspec.json.encode({"page": str(page), "table": str(data), "seconds": found.seconds}).decode())
+
+
+def _attacked(console: Console, effort: Effort, only: list[str]) -> Table:
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with console.status("loading", spinner="line"):
+        from securefl.attacks.scene import one_thread
+        from securefl.attacks.table import names, table
+
+    with Progress(
+        SpinnerColumn("line"), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task(f"{len(only) or len(names())} attacks")
+        with one_thread():
+            return table(effort, only, lambda cell: bar.update(task, description=f"{cell.attack}: {cell.setting} done"))
+
+
+def _grid(found: Table) -> RichTable:
+    """Verdicts by attack and setting."""
+    from rich.table import Table as RichTable
+
+    colours = {"red": "red", "amber": "yellow", "green": "green", "none": "dim"}
+    drawn = RichTable(title="Attacks that succeed (red), in part (amber), or fail (green)", title_justify="left")
+    drawn.add_column("attack", min_width=22)
+    for column in found.settings.values():
+        drawn.add_column(column)
+    for row in found.rows:
+        for name, cells in row.lines.items():
+            shown = [_verdict(cells[setting], colours) if setting in cells else "" for setting in found.settings]
+            drawn.add_row(_said(name, list(cells.values())), *shown)
+    return drawn
+
+
+def _said(name: str, cells: list[Cell]) -> str:
+    """The attack, and what its figures are."""
+    figures = [cell.figures[0].name for cell in cells if cell.figures]
+    return f"{name}\n[dim]{figures[0]}[/]" if figures else name
+
+
+def _verdict(cell: Cell, colours: dict[str, str]) -> str:
+    amount = f" {cell.figures[0].amount}" if cell.figures and cell.verdict != "none" else ""
+    return f"[{colours[cell.verdict]}]{cell.verdict}{amount}[/]"
+
+
+def _kept(folder: Path, found: Table) -> tuple[Path, Path]:
+    from securefl.attacks import page
+    from securefl.run_folder import private_folder, write
+
+    private_folder(folder)
+    write(folder / "attacks.html", page.html(found).encode())
+    write(folder / "attacks.json", msgspec.json.encode(found))
+    return folder / "attacks.html", folder / "attacks.json"
+
+
 def lines(found: Audit) -> Iterator[str]:
     """What a person reads of an audit: the claim, what was found, and what that means."""
     claim, delta = found.asked.claim, found.asked.delta
@@ -82,7 +164,7 @@ def lines(found: Audit) -> Iterator[str]:
     if found.found.violated:
         return
     if found.found.headline.refutes(claim) or any(check.failed for check in found.found.checks):
-        yield "verdict   not refuted, and not as expected: one audit in a hundred looks like this by chance, audit again"
+        yield "verdict   not refuted, and not as expected: one audit in a hundred is like this by chance, audit again"
         return
     share = f" ({found.found.headline.epsilon / claim:.0%} of the claim)" if claim else ""
     yield f"verdict   nothing contradicts the claim; epsilon is between the headline{share} and the claim"
