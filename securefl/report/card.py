@@ -85,6 +85,13 @@ def _privacy(report: Report) -> Iterator[str]:
         f"Upper bounds on epsilon that this run adds towards each audience. Unit: {words.UNITS[unit]}. "
         f"{_text(report.aggregation.visibility)}"
     )
+    if not isinstance(report.audit, str):
+        found = report.audit
+        yield from _paragraph(
+            f"A canary audit of the same mechanism says that epsilon is at least {words.number(found.at_least)} over "
+            f"{found.rounds} rounds that claim {words.number(found.claim)}, with {100 * found.confidence:g} % confidence "
+            f"({_text(found.method)})."
+        )
 
 
 def _hazards(report: Report) -> Sequence[str]:

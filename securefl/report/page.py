@@ -112,6 +112,9 @@ def _figures(report: Report) -> Iterator[Figure]:
         known = f"{words.number(twin)} when trained centrally, without privacy"
         yield Figure(words.number(accuracy), "accuracy", known if isinstance(twin, float) else "on the public test set")
     yield _epsilon_figure(report)
+    if not isinstance(report.audit, str):
+        claimed = f"by an audit of {report.audit.rounds} rounds, which claim {words.number(report.audit.claim)}"
+        yield Figure(words.number(report.audit.at_least, 2), "epsilon at least", claimed)
     view, rounds = report.server_view, report.rounds
     if not isinstance(view, str):
         readable = f"{view.updates_readable} of {view.updates_received}"
