@@ -86,7 +86,8 @@ def all_of(
     if outside.size > 2 and known:
         left_out = {name: rows[~included] for name, rows in known.items()}
         found.append(("own noise", "noise of different clients is independent", own_noise(outside, left_out)))
-    if inside.size > 1 and outside.size and declared.rate < 1 and scores.shape[1] * declared.rate >= 2:
+    steps = scores.shape[1] * len(declared.weights)
+    if inside.size > 1 and outside.size and declared.rate < 1 and steps * declared.rate >= 2:
         found.append(
             ("sampling", "canaries are sampled independently in each step", sampling(inside, outside, declared))
         )

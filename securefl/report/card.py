@@ -89,7 +89,7 @@ def _privacy(report: Report) -> Iterator[str]:
         found = report.audit
         yield from _paragraph(
             f"A canary audit of the same mechanism says that epsilon is at least {words.number(found.at_least)} over "
-            f"{found.rounds} rounds that claim {words.number(found.claim)}, with {100 * found.confidence:g} % confidence "
+            f"{found.rounds} rounds that claim {words.number(found.claim)}, at {100 * found.confidence:g} % confidence "
             f"({_text(found.method)})."
         )
 

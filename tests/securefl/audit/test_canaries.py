@@ -96,9 +96,9 @@ def test_other_records_move_no_row_and_their_own_gradients_are_those_of_the_base
 
 def test_rows_that_fill_a_batch_up_and_clients_without_a_canary_move_nothing() -> None:
     at = module()
-    none = canary_alone(pictures(), -1)
-    assert not rows(at, clipped(none, "ghost", at)).any()
+    assert not rows(at, clipped(canary_alone(pictures(), -1), "ghost", at)).any()
     # One record in a batch that is filled up to 16; the noise is so small that the sum shows.
+    at = module()
     recorded = Recorded(at, "ghost")
     batch = take(canary_alone(pictures(), 2), np.arange(1), CPU)
     found = noised_sum(recorded, [batch], DPSGD(QUIET, 1.0, 1, CLIP), bytes_of_zeros).numpy()
