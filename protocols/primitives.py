@@ -24,7 +24,6 @@ from protocols.base import Random
 from protocols.errors import Forged
 
 KEY_BYTES = 32
-SIGNATURE_BYTES = 64
 
 
 @dataclass(frozen=True)

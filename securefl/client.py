@@ -203,7 +203,8 @@ class Client:
         sealed = protection.protection_of(plan).sealed
         start, coder = (self._sealed_start if sealed else self._open_start)(announced)
         key_id, tag = (announced.key_id, announced.tag) if sealed else (b"", public_tag(announced.model))
-        sums = Sums(self._store, self.policy.same_cohort, announced, public_tag(start.astype("<f4").tobytes()))
+        rule = self.policy.same_cohort
+        sums = Sums(self._store, rule, announced, b"" if rule == "never" else public_tag(start.tobytes()))
         contribution = Contribution(
             lambda: self._contribute(announced, start),
             plan.weights[plan.clients.index(self.name)],

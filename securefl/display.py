@@ -32,7 +32,9 @@ def opening(console: Console, job: Job, visibility: str, encoding: Facts) -> Non
     say(console, f"Encoding: {encoding}")
     privacy = "no differential privacy"
     if job.budget is not None:
-        privacy = f"at most epsilon {job.budget.epsilon:g} at delta {job.budget.delta:g} for each client's records"
+        whose = {"record": "for each client's records", "patient": "for each client's patients"}
+        hidden = whose.get(job.privacy.unit, "for each client as a whole")
+        privacy = f"at most epsilon {job.budget.epsilon:g} at delta {job.budget.delta:g} {hidden}"
     say(console, f"{escape(job.name)}: {len(job.clients)} clients, {job.rounds} rounds, {privacy}")
     for warning in job.warnings:
         say(console, f"[yellow]note:[/] {escape(warning)}")

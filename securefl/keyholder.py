@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,11 +25,12 @@ from protocols.delivery.messages import (
     catch_up,
     key_setup,
 )
-from protocols.encoding import Encoding
+from protocols.encoding import Encoding, Upload
 from protocols.encoding.ckks import CKKSKey
 from protocols.errors import Behind, DecryptionFailed, Forged, Inconsistent
 from protocols.masking import Work
 from protocols.primitives import AgreementKey, Identity
+from protocols.ring import RingVector
 from protocols.wire import encode
 from securefl import global_state, protection
 from securefl.announcement import Announcement, KeyReceived, terms
@@ -42,6 +44,15 @@ from securefl.strategy import federated_average
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@dataclass(frozen=True)
+class _Handed:
+    """A sum that this client agreed to decrypt, verified."""
+
+    request: ApplyRequest
+    total: RingVector
+    uploads: Sequence[Upload]
 
 
 class KeyHolder:
@@ -70,7 +81,7 @@ class KeyHolder:
         self._random = random
         self._work = work
         self._one_use: AgreementKey | None = None
-        self._handed: ApplyRequest | None = None
+        self._handed: _Handed | None = None
         self._held = Holding(store, run, plan.digest())
 
     @property
@@ -160,9 +171,9 @@ class KeyHolder:
         if request.round != record.round + 1:
             raise Behind(f"the sum is of round {request.round}, this client is at round {record.round}")
         agreed, asked = self._terms(request), sum_digest(request)
-        verified_sum(agreed, request)
+        packed, uploads = verified_sum(agreed, request)
         self._remember(asked, request.round)
-        self._handed = request
+        self._handed = _Handed(request, packed, uploads)
         return self._reply(agreed.session, Step.AGREE, asked)
 
     def decrypt(self, request: DecryptRequest) -> bytes:
@@ -173,18 +184,17 @@ class KeyHolder:
         record, handed = self._held.record, self._handed
         if request.round == record.round and record.reply:
             return record.reply
-        if handed is None or request.round != handed.round or handed.round != record.round + 1:
+        if handed is None or request.round != handed.request.round or request.round != record.round + 1:
             raise Behind(f"this client was handed no sum of round {request.round} since it started")
-        agreed = self._terms(handed)
+        agreed = self._terms(handed.request)
         check_agreed(agreed, record.asked, request.agreed, protection.binding(self._plan))
-        packed, uploads = verified_sum(agreed, handed)
         start = np.frombuffer(self._held.model, "<f4")
         try:
-            total = protection.encoding(self._plan, record.key, self._work).decode(packed, uploads)
+            total = protection.encoding(self._plan, record.key, self._work).decode(handed.total, handed.uploads)
         except DecryptionFailed:
-            return self._move(handed, agreed.session, None)
-        moved = federated_average(self._plan, start, total, [upload.sender for upload in uploads])
-        return self._move(handed, agreed.session, moved.tobytes())
+            return self._move(request.round, agreed.session, None)
+        moved = federated_average(self._plan, start, total, [upload.sender for upload in handed.uploads])
+        return self._move(request.round, agreed.session, moved.tobytes())
 
     def _terms(self, request: ApplyRequest) -> Terms:
         """The session of a sum, from this client's own key and model."""
@@ -203,14 +213,14 @@ class KeyHolder:
             raise Inconsistent(f"this key has decrypted {record.sums} sums, which is all it may")
         self._held.write(replace(record, asked=asked, sums=record.sums + 1))
 
-    def _move(self, handed: ApplyRequest, session: bytes, moved: bytes | None) -> bytes:
+    def _move(self, round: int, session: bytes, moved: bytes | None) -> bytes:
         """Store the model of a round and the answers about its sum, together; return the second of them."""
         record, model = self._held.record, self._held.model if moved is None else moved
-        tag = model_tag(CKKSKey.from_bytes(record.key).tag_key, self._run, handed.round, model)
+        tag = model_tag(CKKSKey.from_bytes(record.key).tag_key, self._run, round, model)
         applied = Applied(tag, None if moved is None else self._accuracy(model), moved is None)
         agreed = self._reply(session, Step.AGREE, record.asked)
         reply = self._reply(session, Step.APPLY, msgspec.msgpack.encode(applied))
-        self._held.write(replace(record, round=handed.round, agreed=agreed, reply=reply, asked=b""), model)
+        self._held.write(replace(record, round=round, agreed=agreed, reply=reply, asked=b""), model)
         self._handed = None
         return reply
 
@@ -294,9 +304,5 @@ class KeyHolder:
     def _accuracy(self, model: bytes) -> float | None:
         from securefl import evaluation
 
-        vector = np.frombuffer(model, "<f4")
-        if self._test is None:
-            measured = global_state.measured(self._plan, vector)
-            return None if measured is None else measured.accuracy
-        parameters = global_state.parameters(self._plan, vector)
+        parameters = global_state.parameters(self._plan, np.frombuffer(model, "<f4"))
         return evaluation.accuracy_of(self._factory, self._plan.model_seed, parameters, self._test)

@@ -63,17 +63,17 @@ def last_record(server: Server, clients: Sequence[Client], transcript: Transcrip
     return None if done is None else _record(done, server, clients, transcript, done.seconds)
 
 
-def enrol(server: Server, clients: Sequence[Client], rounds: int = 0) -> None:
+def enrol(server: Server, clients: Sequence[Client]) -> None:
     """Make the roster of the clients' own keys and have everyone pin it.
 
-    Raises ``BudgetExceeded`` where so many ``rounds`` would not fit into what is left of an owner's budget.
+    Raises ``BudgetExceeded`` where all rounds of a run that has not begun do not fit into what is left of a budget.
     """
     roster = {client.name: client.public_key for client in clients}
     if len(roster) != len(clients):
         raise BadInput("two clients have the same name: every client needs its own")
     plan = server.enrol(roster)
     for client in clients:
-        client.pin(roster, plan, rounds)
+        client.pin(roster, plan, 0 if server.begun else plan.rounds)
 
 
 @dataclass

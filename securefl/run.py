@@ -58,11 +58,8 @@ from securefl.transcript import Crossing, Transcript
 class Run:
     """A run that can be started, stopped at any moment and resumed."""
 
-    def __init__(self, job: Job, folder: Path, material: Material, held: Lock, rounds: int = 0) -> None:
-        """``rounds``: what must fit into what is left of each owner's budget, else ``BudgetExceeded``.
-
-        ``held``: what keeps other processes from running in the folder, as long as this lives.
-        """
+    def __init__(self, job: Job, folder: Path, material: Material, held: Lock) -> None:
+        """``held``: what keeps other processes from running in the folder, as long as this lives."""
         self._lock = held
         self.job = job
         self.folder = folder
@@ -70,7 +67,7 @@ class Run:
         self._material, self._federation, self._test = material, material.federation, material.test
         self._clients = run_clients.clients(job, folder, material)
         self._server = self._coordinator()
-        enrol(self._server, self._clients, rounds)
+        enrol(self._server, self._clients)
 
     @classmethod
     def create(cls, job: Job, folder: Path, audit: Path | None = None) -> Run:
@@ -92,7 +89,7 @@ class Run:
         except FileExistsError as error:
             raise RunExists(f"{folder} was just taken by another run: choose another --out") from error
         try:
-            run = cls(job, folder, material, held, job.rounds)
+            run = cls(job, folder, material, held)
             run._take(audit)
         except BaseException:  # nothing has run yet, and the name is free again
             shutil.rmtree(folder)

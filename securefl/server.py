@@ -97,6 +97,11 @@ class Server:
         return self._state.round
 
     @property
+    def begun(self) -> bool:
+        """Whether a round was ever tried."""
+        return self._state.attempt > 0
+
+    @property
     def last(self) -> Outcome | None:
         """How the last committed round ended; None before the first."""
         return self._state.outcome if self._state.pending is None else None

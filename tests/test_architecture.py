@@ -38,6 +38,17 @@ DOORS = {
 WITHOUT_TORCH = ("securefl.privacy", "securefl.audit.bounds")
 TORCH = {"torch", "opacus"}
 
+# A data owner's side and the server's share values and messages, and none of each other's code: what one of them does
+# must not depend on what the other keeps.
+OWNERS = {
+    f"securefl.{name}"
+    for name in (
+        *("account", "client", "contribution", "evidence", "holder_requests", "holding", "keyholder", "mishaps"),
+        *("policy", "sums", "testimony"),
+    )
+}
+SERVERS = {f"securefl.{name}" for name in ("checkpoint", "deliveries", "outcome", "relay", "server")}
+
 # torch's own files are pickles.
 CALLS_KEPT_OUT = {("torch", "load"), ("torch", "save")}
 
@@ -129,7 +140,7 @@ def counted(module: Module) -> list[Import]:
 def violations(root: Path) -> list[str]:
     """One line for each import that a rule forbids."""
     known = modules(root)
-    return [*kept_out(known), *past_the_door(known), *with_torch(known)]
+    return [*kept_out(known), *past_the_door(known), *with_torch(known), *across(known)]
 
 
 def kept_out(known: dict[str, Module]) -> Iterator[str]:
@@ -149,6 +160,14 @@ def past_the_door(known: dict[str, Module]) -> Iterator[str]:
             door = DOORS.get(one.package)
             if door is not None and module.path != door:
                 yield f"{module.path}:{one.line} imports {one.name}, whose only door is {door}"
+
+
+def across(known: dict[str, Module]) -> Iterator[str]:
+    for own, others in ((OWNERS, SERVERS), (SERVERS, OWNERS)):
+        for name in own & known.keys():
+            for one in known[name].imports:
+                if other := next((other for other in others if f"{one.name}.".startswith(f"{other}.")), None):
+                    yield f"{known[name].path}:{one.line} imports {other}, which is the other side's"
 
 
 def with_torch(known: dict[str, Module]) -> Iterator[str]:
@@ -173,6 +192,8 @@ PLANTED = {
     "protocols/upward.py": ("from securefl.errors import BadInput", "protocols/upward.py:1 imports securefl.errors"),
     "protocols/inner.py": ("def f():\n    import logging", "protocols/inner.py:2 imports logging"),
     "protocols/encoding/back.py": ("from tenseal import sealapi", "whose only door is protocols/encoding/ckks.py"),
+    "securefl/server.py": ("from securefl.policy import Policy", "securefl/server.py:1 imports securefl.policy"),
+    "securefl/client.py": ("import securefl.relay", "securefl/client.py:1 imports securefl.relay, which is the other"),
     "securefl/dice.py": ("import random", "securefl/dice.py:1 imports random"),
     "securefl/jar.py": ("import pickle", "securefl/jar.py:1 imports pickle"),
     "securefl/late.py": ("import importlib\nimportlib.import_module('opacus')", "securefl/late.py:2 imports opacus"),

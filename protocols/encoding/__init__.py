@@ -64,7 +64,7 @@ class Encoding(Protocol):
         random: Random,
         noise: Integers | None = None,
     ) -> Encoded:
-        """``weight * update``, cut off at the bound, and ``noise`` in whole steps on top of it, which is not cut off.
+        """The update cut off at the bound, times ``weight``, and on top of it ``noise`` in whole steps, not cut off.
 
         Raises ``UpdateRejected`` for NaN, infinity or a wrong length of either.
         """

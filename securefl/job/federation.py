@@ -28,20 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Federation:
-    """Everything a run calls, and what it has to tell people about the data.
+    """Everything a run calls.
 
     ``test`` is a test set that was declared public (None: the model is not evaluated). ``data_name`` names the data set
-    in the ledgers, ``source`` says where it comes from. ``twin``: how the best non-private model on the pooled rows is
-    trained, if that is known. ``held_out`` gives a client's records to measure with.
+    in the ledgers. ``twin``: how the best non-private model on the pooled rows is trained, if that is known.
+    ``held_out`` gives a client's records to measure with.
     """
 
-    title: str
     clients: tuple[str, ...]
     load: Callable[[str], Dataset]
     test: Callable[[], Dataset] | None
     model: Callable[[], nn.Module]
     data_name: str
-    source: str
     twin: Recipe | None = None
     held_out: Callable[[str], Dataset] | None = None
 
@@ -49,13 +47,11 @@ class Federation:
 def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Federation:
     """A pilot's federation, over some or all of its clients, with its own model or another."""
     return Federation(
-        title=pilot.title,
         clients=clients,
         load=pilot.load,
         test=pilot.test,
         model=pilot.model if factory is None else _model(factory),
         data_name=pilot.name,
-        source=pilot.source,
         twin=pilot.public,
         held_out=pilot.held_out,
     )
@@ -64,13 +60,11 @@ def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Fed
 def of_code(loader: str, test: str | None, factory: str, data: Data) -> Federation:
     """A federation over data of your own. Raises ``BadJob`` where the code that is named cannot be imported."""
     return Federation(
-        title=data.name,
         clients=data.clients,
         load=_loader(loader, data.sizes),
         test=None if test is None else _test(test),
         model=_model(factory),
         data_name=data.name,
-        source=f"loaded by {loader}",
         held_out=None if data.held_out is None else _loader(data.held_out, {}, "data.held_out"),
     )
 

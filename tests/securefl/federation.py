@@ -71,7 +71,7 @@ def server(
     run: str = RUN,
     shield: Protection | None = None,
     privacy: PrivacyTerms = PrivacyTerms(),  # noqa: B008
-    rounds: int = 100,
+    rounds: int = 8,
 ) -> Server:
     store = Store(folder / "server.store") if folder else None
     return Server(

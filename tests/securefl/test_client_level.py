@@ -73,10 +73,11 @@ def parties(
     mechanism: Training = ONE_STEP,
     data: Mapping[str, Dataset] | None = None,
     folder: Path | None = None,
+    rounds: int = 8,
 ) -> tuple[Server, list[Client]]:
     """Server and clients that have pinned each other, and under CKKS hold the key."""
     optimizer = LocalOptimizer(0.5)
-    coordinator = Server(factory, CELLS[cell], mechanism, optimizer, rounds=100, privacy=privacy, run=RUN)
+    coordinator = Server(factory, CELLS[cell], mechanism, optimizer, rounds=rounds, privacy=privacy, run=RUN)
     owners = [owner_of(name, factory, (data or {}).get(name), folder) for name in NAMES]
     enrol(coordinator, owners)
     coordinator.set_up(direct(owners))
@@ -354,7 +355,7 @@ def test_an_adaptive_clip_moves_the_same_at_all_who_read_it(cell: str, start: fl
     """All updates are beyond the first of these clips, and none beyond the second. The noise of the fraction has a
     deviation of 0.2 * 0.5 * sqrt(5) / 5 = 0.045 at most. False alarm: beyond six of them, below 1e-8."""
     terms = PrivacyTerms(ClientLevel(NOISE, start, AdaptiveClip(0.5, 1.0, 0.2)), unit="client")
-    coordinator, owners = parties(cell, terms)
+    coordinator, owners = parties(cell, terms, rounds=3)
     coordinator.round(direct(owners))
     found = clips(coordinator, owners)
     assert len(found) == (5 if "ckks" in cell else 1)

@@ -23,6 +23,7 @@ from securefl import DPSGD, Client, Ledger, SecAgg, Store
 from securefl.account import load_identity
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed
+from securefl.privacy.accountant import epsilon
 from securefl.privacy.ledger import Owner
 from securefl.privacy.mechanism import Budget
 from securefl.round import LeftOut, enrol, federate
@@ -131,20 +132,42 @@ def test_epsilon_is_counted_over_rounds_engines_and_runs(tmp_path: Path) -> None
     assert again[1].epsilon == whole[3].epsilon
 
 
-def test_a_spent_budget_ends_the_run_with_the_owner_s_figures() -> None:
-    owners = clients(budget=Budget(1.2, 1e-5))
-    rounds = federate(server(mechanism=PRIVATE), owners, 10)
+TWO_ROUNDS = epsilon([PRIVATE] * 2, 1e-5) + 0.01
+
+
+def spend_elsewhere(owner: Client) -> None:
+    """What another run releases meanwhile of the same data, one round."""
+    owner.account.ledger.charge("elsewhere", 1, 1, (PRIVATE,), owner.account.fingerprint, simulated=False)
+
+
+def test_a_run_of_which_not_all_rounds_fit_is_refused_before_the_first() -> None:
+    owners = clients(budget=Budget(TWO_ROUNDS, 1e-5))
+    with pytest.raises(BudgetExceeded, match="ada: budget refused: spent epsilon 0.000, 3 more rounds") as refusal:
+        next(federate(server(mechanism=PRIVATE, rounds=3), owners))
+    assert refusal.value.rounds_left == 2
+    assert [owner.account.ledger.entries() for owner in owners] == [()] * 5
+
+
+def test_a_budget_that_was_spent_meanwhile_ends_the_run_with_the_owner_s_figures() -> None:
+    owners = clients(budget=Budget(TWO_ROUNDS, 1e-5))
+    rounds = federate(server(mechanism=PRIVATE, rounds=2), owners)
+    next(rounds)
+    for owner in owners:
+        spend_elsewhere(owner)
     with pytest.raises(BudgetExceeded, match="ada: budget refused") as refusal:
-        list(rounds)
-    assert refusal.value.after > 1.2 >= refusal.value.spent == owners[0].epsilon()
+        next(rounds)
+    assert refusal.value.after > TWO_ROUNDS >= refusal.value.spent == owners[0].epsilon()
     assert refusal.value.rounds_left == 0
 
 
 def test_one_owner_s_spent_budget_does_not_stop_the_others() -> None:
-    owners = [client("ada", Budget(0.1, 1e-5)), *clients(NAMES[1:], Budget(9.0, 1e-5))]
-    (record,) = federate(server(mechanism=PRIVATE), owners, 1)
+    owners = [client("ada", Budget(TWO_ROUNDS, 1e-5)), *clients(NAMES[1:], Budget(9.0, 1e-5))]
+    rounds = federate(server(mechanism=PRIVATE, rounds=2), owners)
+    next(rounds)
+    spend_elsewhere(owners[0])
+    record = next(rounds)
     assert record.dropped == {"ada": "refused: budget"}
-    assert record.epsilon["ada"] == 0.0
+    assert record.epsilon["ada"] == epsilon([PRIVATE] * 2, 1e-5)
 
 
 def test_an_aborted_attempt_stays_charged() -> None:
@@ -273,13 +296,16 @@ def test_an_attempt_is_on_the_server_s_disk_before_anything_is_sent(tmp_path: Pa
 
 def test_who_refused_is_not_asked_again_in_the_next_attempt() -> None:
     crossings: list[Crossing] = []
-    owners = [client("ada", Budget(0.1, 1e-5)), *clients(NAMES[1:], Budget(9.0, 1e-5))]
+    owners = [client("ada", Budget(TWO_ROUNDS, 1e-5)), *clients(NAMES[1:], Budget(9.0, 1e-5))]
+    rounds = federate(server(mechanism=PRIVATE, rounds=2), owners, transcript=Transcript(crossings.append))
+    next(rounds)
+    spend_elsewhere(owners[0])
     answer, answers = owners[1].handle, itertools.count()
     owners[1].handle = lambda request: b"lost" if next(answers) == 0 else answer(request)  # type: ignore[method-assign]
-    (record,) = federate(server(mechanism=PRIVATE), owners, 1, transcript=Transcript(crossings.append))
-    assert (record.attempt, record.contributors) == (2, NAMES[1:])
-    asked = [crossing.client for crossing in crossings if (crossing.kind, crossing.direction) == ("keys", "down")]
-    assert asked.count("ada") == 1
+    record = next(rounds)
+    assert (record.attempt, record.contributors) == (3, NAMES[1:])
+    keys = [crossing for crossing in crossings if (crossing.kind, crossing.direction) == ("keys", "down")]
+    assert [(crossing.round, crossing.client) for crossing in keys].count((2, "ada")) == 1
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,11 @@ def test_single_tests_are_those_of_all() -> None:
 
 @pytest.mark.parametrize(
     ("noise", "weights", "rate"),
-    [(0.0, (1.0,), 1.0), (-1.0, (1.0,), 1.0), (np.inf, (1.0,), 1.0), (np.nan, (1.0,), 1.0), (1.0, (), 1.0)]
-    + [(1.0, (0.0,), 1.0), (1.0, (1.0,), 0.0), (1.0, (1.0,), 1.5)],
+    [
+        *((noise, (1.0,), 1.0) for noise in (0.0, -1.0, np.inf, np.nan)),
+        *((1.0, weights, 1.0) for weights in ((), (0.0,), (1.0, -1.0))),
+        *((1.0, (1.0,), rate) for rate in (0.0, 1.5, np.nan)),
+    ],
 )
 def test_what_no_mechanism_can_be_is_bad_input(noise: float, weights: tuple[float, ...], rate: float) -> None:
     with pytest.raises(BadInput, match="are needed"):

@@ -162,7 +162,7 @@ def test_canary_clients_score_1_and_the_noise_of_those_whom_the_plan_trusts(kind
     """With masks most clients' shares come to the declared noise; without, each client's own has to."""
     found = of_all(clients(kind), np.arange(24) % 3 == 0)
     unknown = protection.honest(found.audited.stage.plan)
-    assert unknown == {"plain": 1, "secagg": 15}[kind]
+    assert unknown == {"plain": 1, "secagg": 16}[kind]
     assert len(found.known) == 24 - unknown
     is_noise(found.outside, 0.5)
     is_noise(found.inside - 1, 0.5)

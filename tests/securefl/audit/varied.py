@@ -25,6 +25,4 @@ def clients(kind: str = "plain", rounds: int = 2, noise: float = 0.5, **privacy:
 
 
 def _with(job: Job, kind: str) -> Job:
-    return replace(
-        job, protection=replace(job.protection, kind=kind), privacy=replace(job.privacy, epsilon=UNBOUNDED)
-    )
+    return replace(job, protection=replace(job.protection, kind=kind), privacy=replace(job.privacy, epsilon=UNBOUNDED))
