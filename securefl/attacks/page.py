@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from securefl.attacks.cell import Picture
+from securefl.attacks.markdown import enlarged, png
 from securefl.attacks.table import VERDICTS, Table
 
 if TYPE_CHECKING:
     import jinja2
-
-_ENLARGED: Final = 96  # pixels of the longer side, at least: pictures have eight a side
 
 
 def html(found: Table) -> str:
@@ -26,14 +22,7 @@ def html(found: Table) -> str:
 
 def data_url(picture: Picture) -> str:
     """A picture as a PNG in a URL."""
-    from PIL import Image
-
-    grey = np.clip(np.array(picture.rows, np.float64), 0, 1)
-    factor = max(1, _ENLARGED // max(grey.shape))
-    large = np.kron(np.round(255 * grey).astype(np.uint8), np.ones((factor, factor), np.uint8))
-    buffer = io.BytesIO()
-    Image.fromarray(large).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png(enlarged(picture))).decode()}"
 
 
 def _counts(found: Table) -> dict[str, int]:

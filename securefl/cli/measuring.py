@@ -142,11 +142,13 @@ def _verdict(cell: Cell, colours: dict[str, str]) -> str:
 
 def _kept(folder: Path, found: Table) -> tuple[Path, Path]:
     from securefl.attacks import page
+    from securefl.attacks.markdown import markdown
     from securefl.run_folder import private_folder, write
 
     private_folder(folder)
     write(folder / "attacks.html", page.html(found).encode())
     write(folder / "attacks.json", msgspec.json.encode(found))
+    write(folder / "attacks.md", markdown(found).encode())
     return folder / "attacks.html", folder / "attacks.json"
 
 

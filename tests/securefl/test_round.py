@@ -142,7 +142,7 @@ def spend_elsewhere(owner: Client) -> None:
 
 def test_a_run_of_which_not_all_rounds_fit_is_refused_before_the_first() -> None:
     owners = clients(budget=Budget(TWO_ROUNDS, 1e-5))
-    with pytest.raises(BudgetExceeded, match="ada: budget refused: spent epsilon 0.000, 3 more rounds") as refusal:
+    with pytest.raises(BudgetExceeded, match=r"ada: budget refused: spent epsilon 0\.000, 3 more rounds") as refusal:
         next(federate(server(mechanism=PRIVATE, rounds=3), owners))
     assert refusal.value.rounds_left == 2
     assert [owner.account.ledger.entries() for owner in owners] == [()] * 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from securefl.audit.checks import Check, Declared, all_of, canary_length, fresh_noise, noise_scale, own_noise, sampling
 from securefl.errors import BadInput
@@ -17,7 +18,7 @@ WHOLE = Declared(2.0, (1.0,), 1.0)
 SAMPLED = Declared(0.5, (1.0,), 0.25)
 MOMENTUM = Declared(0.5 * float(np.hypot(1.5, 1.0)), (1.5, 1.0), 0.25)
 CHARGED = {"s0": (ROUNDS, ROUNDS)}
-RUNS = 300
+RUNS = 200
 
 
 class Seen:
@@ -114,6 +115,16 @@ def test_records_that_are_shuffled_are_found_by_their_sampling() -> None:
             seen.part[np.arange(len(seen.part)), places] = 1
         assert seen.failed() == ["sampling"]
         assert seen.checks()["sampling"].p < 1e-4  # small enough to refute a claim at 99.9 %
+
+
+def test_the_p_values_of_sampling_are_as_spread_as_they_should_be() -> None:
+    coins_only = Declared(0.05, (1.0,), 0.5)  # of which a variance varies half as much as of Gaussians
+    values = [
+        sampling(seen.scores[seen.coins], seen.scores[~seen.coins], coins_only)
+        for seen in (Seen(coins_only, seed) for seed in range(600))
+    ]
+    # A standard deviation of 600 is within 5 of its own from 1, but for a probability of 1e-6.
+    assert abs(np.std(stats.norm.ppf(values)) - 1) < 5 / 1200**0.5
 
 
 def test_a_round_that_no_ledger_has_is_found_by_the_charges() -> None:
