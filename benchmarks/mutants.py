@@ -61,6 +61,15 @@ def _no_noise() -> contextlib.AbstractContextManager[object]:
     return mock.patch.object(private, "noised", bare)
 
 
+def _a_layer_without_noise() -> contextlib.AbstractContextManager[object]:
+    def in_part(values: Floats, deviation: float, grid: float, random: Random) -> Floats:
+        found = noise.noised(values.copy(), deviation, grid, random)
+        found[:8] = values[:8]  # the model's own weights
+        return found
+
+    return mock.patch.object(private, "noised", in_part)
+
+
 def _clip_doubled() -> contextlib.AbstractContextManager[object]:
     return mock.patch.object(private, "_CLIP_MARGIN", 2.0)
 
@@ -135,6 +144,7 @@ def _updates_not_clipped() -> contextlib.AbstractContextManager[object]:
 
 MUTANTS: Final = (
     Mutant("half the noise", "unsampled", _half_the_noise),
+    Mutant("a layer without noise", "unsampled", _a_layer_without_noise),
     Mutant("clip doubled", "unsampled", _clip_doubled),
     Mutant("no noise", "unsampled", _no_noise),
     Mutant("same noise in every step", "unsampled", _same_noise_in_every_step),

@@ -30,6 +30,7 @@ from securefl.witnesses import Witnesses
 ATTEMPTS = 2
 """How often a round is tried, and charged, on average over a run."""
 
+_SPARE_ATTEMPTS = 3  # of short runs, which a crash or two should not end
 _IDENTITY = "identity"
 _REFUSED = "refused rounds"
 _RUNS_COUNTED = 1000  # the newest: whoever may announce rounds can name runs without end
@@ -66,6 +67,7 @@ class Account:
         self._keep = keep
         self._seed = seed
         self._accepted_at = 0
+        self._runs: set[str] = set()  # that the server named since the plan was accepted
         self.fingerprint = fingerprint(fingerprint_key(identity), data.features, data.labels)
 
     @property
@@ -87,18 +89,20 @@ class Account:
     def accept(self, plan: Plan, rounds: int) -> None:
         """The same as ``check``; from now on it is counted what this plan is charged for."""
         self.check(plan, rounds)
-        self._accepted_at = len(self.ledger.entries())
+        self._accepted_at, self._runs = len(self.ledger.entries()), set()
 
     def check_round(self, plan: Plan, run: str) -> None:
         """The same for the next round of a run; a refusal is counted.
 
-        Raises ``Refused`` where the plan was charged for twice its rounds already, in this run or, since it was
-        accepted, in all that the server named: an attempt may fail now and then, but a server may not spend what is
-        left of the owner's budget on one plan.
+        Raises ``Refused`` where the plan was charged for twice its rounds, and three more than them, already, in this
+        run or, since it was accepted, in all that the server named: an attempt may fail now and then, but a server may
+        not spend what is left of the owner's budget on one plan.
         """
         entries = self.ledger.entries()
-        charged = max(sum(entry.run == run for entry in entries), len(entries) - self._accepted_at)
-        if charged >= ATTEMPTS * plan.rounds:
+        self._runs.add(run)
+        of_plan = sum(entry.run in self._runs for entry in entries[self._accepted_at :])
+        charged = max(sum(entry.run == run for entry in entries), of_plan)
+        if charged >= max(ATTEMPTS * plan.rounds, plan.rounds + _SPARE_ATTEMPTS):
             raise Refused(
                 f"for this plan of {plan.rounds} rounds {charged} attempts were charged: ask why so many failed, or "
                 "who else asks, and accept a new run if it is to go on"

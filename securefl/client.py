@@ -93,7 +93,7 @@ class Client:
         self.policy = policy or Policy()
         self.errors: list[str] = []
         self._store = store or Store()
-        keep = keep or self._store
+        self._keep = keep = keep or self._store
         self._identity = load_identity(keep, random)
         ledger = ledger or forgotten(name, self._identity, budget, unit)
         if ledger.budget != budget:
@@ -204,7 +204,7 @@ class Client:
         start, coder = (self._sealed_start if sealed else self._open_start)(announced)
         key_id, tag = (announced.key_id, announced.tag) if sealed else (b"", public_tag(announced.model))
         rule = self.policy.same_cohort
-        sums = Sums(self._store, rule, announced, b"" if rule == "never" else public_tag(start.tobytes()))
+        sums = Sums(self._keep, rule, announced, b"" if rule == "never" else public_tag(start.tobytes()))
         contribution = Contribution(
             lambda: self._contribute(announced, start),
             plan.weights[plan.clients.index(self.name)],

@@ -87,6 +87,8 @@ class Policy(Struct, frozen=True, kw_only=True):
         yield "members", members >= self.members, f"{members} clients on its roster", f"{self.members} or more"
         share = largest_share(plan, owner)
         yield "share", share <= self.share, f"this owner's update as {share:.0%} of a sum", f"at most {self.share:.0%}"
+        opened = self.same_cohort == "never" or protection.KINDS[plan.protection].masked
+        yield "same_cohort", opened, f"protection {plan.protection!r}, without masks", "sums that clients help to open"
         accepted = self.architectures
         if accepted is not None:
             found = plan.architecture in accepted

@@ -118,8 +118,12 @@ class Run:
 
         if audit is None:
             return
-        if not result.read(audit).about(self.plan):
-            raise BadInput(f"{audit} audits another mechanism or protection than this job's: audit this job")
+        budget = self.job.budget
+        if not result.read(audit).about(self.plan, budget.delta if budget else None):
+            raise BadInput(
+                f"{audit} audits another plan than this job's (rounds, noise, training, protection or delta differ): "
+                "audit this job, as it is"
+            )
         write(self.folder / AUDIT, audit.read_bytes())
 
     @property

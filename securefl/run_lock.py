@@ -46,11 +46,20 @@ def lock(folder: Path) -> Lock:
         return shared
     try:
         _take(descriptor, folder)
+        _refuse_deleted(key, folder)
     except BaseException:
         os.close(descriptor)
         raise
     held = _held[key] = Lock(descriptor)
     return held
+
+
+def _refuse_deleted(key: tuple[int, int], folder: Path) -> None:
+    """Whoever had the lock before may have deleted it, and then it keeps nobody out."""
+    with explained(folder / LOCK):
+        now = os.stat(folder / LOCK)
+    if (now.st_dev, now.st_ino) != key:
+        raise BadInput(f"another process has just deleted {folder}: try again")
 
 
 def _take(descriptor: int, folder: Path) -> None:

@@ -19,13 +19,14 @@ from securefl.errors import BadInput
 from securefl.privacy.mechanism import SampledGaussian
 
 REFUTING = 0.999
-"""The confidence with which a claim is refuted."""
+"""The confidence of the bound that refutes a claim; and as much for all named tests together."""
 
 
 class Scores(Struct, frozen=True):
     """What was seen, as bytes, row by row. ``values``: float32, little-endian, (canaries, rounds); ``included``: one
     byte a canary. ``known``: by client, the noise that the adversary knew, in the shape of ``values``. ``charges``: by
-    audited client, for how many rounds its ledger was charged and to how many it contributed.
+    audited client, for how many rounds its ledger was charged and to how many it contributed. ``elsewhere``: of all
+    rounds together, by parameter of the model itself, the sum of squares of what moved it and of how many numbers.
     """
 
     canaries: int
@@ -34,6 +35,7 @@ class Scores(Struct, frozen=True):
     included: bytes
     known: dict[str, bytes]
     charges: dict[str, tuple[int, int]]
+    elsewhere: dict[str, tuple[float, int]]
 
     def __post_init__(self) -> None:
         size = 4 * self.canaries * self.rounds
@@ -69,7 +71,9 @@ class Question(Struct, frozen=True):
 
 
 class Assessment(Struct, frozen=True):
-    """``bounds``: by every method, each at the asked confidence. ``refuting``: the headline's at 99.9 %."""
+    """``bounds``: by every method, each at the asked confidence. ``refuting``: that of the default headline, whichever
+    was asked for, at 99.9 %.
+    """
 
     bounds: tuple[Bound, ...]
     headline: Bound
@@ -109,8 +113,8 @@ def assess(scores: Scores, asked: Question) -> Assessment:
     """All bounds and tests. Raises ``BadInput`` for a headline that does not apply, and for scores without end."""
     check_headline(asked.headline, asked.declared)
     bounds = tuple(_bound(method, scores, asked, asked.confidence) for method in methods(asked.declared))
-    refuting = _bound(asked.headline, scores, asked, max(REFUTING, asked.confidence))
-    found = checks.all_of(scores.array, scores.coins, scores.others, asked.declared, scores.charges)
+    refuting = _bound(default_headline(asked.declared), scores, asked, REFUTING)
+    found = checks.all_of(scores.array, scores.coins, scores.others, asked.declared, scores.charges, scores.elsewhere)
     return Assessment(
         bounds,
         named(bounds, asked.headline, asked.confidence),

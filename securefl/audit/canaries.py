@@ -21,10 +21,13 @@ Factory = Callable[[], nn.Module]
 
 # A canary's other gradients, of biases, are this much shorter than that of its own row: clipping leaves all but 5e-7.
 _LENGTH: Final = 1e3
+_NO_GRADIENT: Final = 1e-30
+_NOBODY: Final = -1  # the number of a record that has no gradient at all
 
 
 class Marked(nn.Module):
-    """``base`` with a table of ``canaries`` rows behind it. Records have one more number: their canary's, or 0.
+    """``base`` with a table of ``canaries`` rows behind it. Records have one more number: their canary's, or 0; or -1
+    for one that is as if it were not there, and moves nothing.
 
     Outputs are those of ``base``, whatever the table holds. A canary has its label's gradient in its row:
     (p - y) for the probabilities p that ``base`` gives to a record of zeros.
@@ -39,6 +42,8 @@ class Marked(nn.Module):
 
     def forward(self, records: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = self.base(records[:, :-1].reshape(len(records), *self._shape))
+        there = (records[:, -1] > _NOBODY).unsqueeze(1)
+        outputs = torch.where(there, outputs, outputs.detach())
         numbers = records[:, -1].long().clamp(0, self.table.num_embeddings - 1)
         rows: torch.Tensor = self.table(numbers) * ((numbers > 0) * _LENGTH).unsqueeze(1)
         return outputs + (rows - rows.detach())  # in this order: what is added is 0, and rounds nothing off
@@ -67,9 +72,9 @@ def with_canaries(data: Dataset, included: NDArray[np.bool_]) -> Dataset:
 
 
 def canary_alone(like: Dataset, number: int) -> Dataset:
-    """The only record of a canary client: canary ``number``, from 0; -1: one that is none, and moves no row."""
+    """The only record of a canary client: canary ``number``, from 0; -1: one that moves nothing: zeros are sent."""
     record = Dataset(np.zeros((1, *like.features.shape[1:]), np.float32), np.zeros(1, np.int64))
-    return _numbered(record, np.array([number + 1], np.float32))
+    return _numbered(record, np.array([number + 1 if number >= 0 else _NOBODY], np.float32))
 
 
 def direction(module: Marked) -> NDArray[np.float64]:
@@ -82,7 +87,18 @@ def direction(module: Marked) -> NDArray[np.float64]:
     module.train(was_training)
     toward: NDArray[np.float64] = -chances
     toward[0] += 1
-    return toward / float(np.linalg.norm(toward))
+    # Of a model that is certain of label 0 canaries have no gradient, and no direction is better than another.
+    return toward / max(float(np.linalg.norm(toward)), _NO_GRADIENT)
+
+
+def elsewhere(module: Marked, flat: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Of a flat vector of the module's parameters, those of the base, by name."""
+    found, start = {}, 0
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and name.startswith("base."):
+            found[name] = flat[start : start + parameter.numel()]
+        start += parameter.numel() if parameter.requires_grad else 0
+    return found
 
 
 def rows(module: Marked, flat: NDArray[np.float64]) -> NDArray[np.float64]:

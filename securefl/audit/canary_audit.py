@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -24,6 +24,7 @@ from securefl.job.federation import Federation
 from securefl.plan import LocalOptimizer
 from securefl.privacy.mechanism import DPSGD
 from securefl.privacy.simulation import seeded
+from securefl.releases import releases
 from securefl.report.software import versions
 
 RECORD_CANARIES: Final = 1000
@@ -63,9 +64,14 @@ def audit(
         job=job.name,
         client="every client" if job.client_level else ready.audited[0],
         unit=job.privacy.unit,
-        protection=job.protection.kind,
         mechanism=job.mechanism,
+        optimizer=job.optimizer,
         level=job.terms.client_level,
+        protection=job.protection.kind,
+        minimum=job.minimum,
+        colluders=job.protection.colluders,
+        threshold=job.shield.threshold,
+        released=releases(ready.stage.plan),
         asked=asked,
         scores=scores,
         found=assessment.assess(scores, asked),
@@ -120,7 +126,15 @@ def _scores(ready: Audited, seen: list[Sight]) -> Scores:
         included=ready.included.astype(np.uint8).tobytes(),
         known={name: _packed([sight.known[name] for sight in seen]) for name in names},
         charges={name: (ready.charged(name), times) for name, times in contributed.items()},
+        elsewhere=_added([sight.elsewhere for sight in seen]) if ready.stage.plan.mechanism.steps == 1 else {},
     )
+
+
+def _added(rounds: list[Mapping[str, tuple[float, int]]]) -> dict[str, tuple[float, int]]:
+    """Sums of squares, and how many numbers, of all rounds together."""
+    return {
+        name: (math.fsum(one[name][0] for one in rounds), sum(one[name][1] for one in rounds)) for name in rounds[0]
+    }
 
 
 def _packed(columns: list[NDArray[np.float64]]) -> bytes:

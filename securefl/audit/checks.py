@@ -67,17 +67,22 @@ def all_of(
     known: Mapping[str, _Array],
     declared: Declared,
     charges: Mapping[str, tuple[int, int]],
+    elsewhere: Mapping[str, tuple[float, int]],
     level: float = LEVEL,
 ) -> tuple[Check, ...]:
     """Every test that these scores, shape (canaries, rounds), allow; ``level`` is split evenly among them.
 
     ``known``: by client, the noise that the adversary knows, in the same shape. ``charges``: by audited client, how
-    many rounds its ledger was charged for, and how many it contributed to.
+    many rounds its ledger was charged for, and how many it contributed to. ``elsewhere``: as in ``noise_everywhere``;
+    empty where rounds have several steps, of which a later one may undo the noise of an earlier one.
     """
     inside, outside = scores[included], scores[~included]
     found: list[tuple[str, str, float]] = [("charges", "each round that was contributed to is charged", paid(charges))]
     if outside.size:
         found.append(("noise scale", "there is as much noise as declared", noise_scale(outside, declared.noise)))
+    if elsewhere:
+        everywhere = "every parameter has as much noise as declared"
+        found.append(("noise everywhere", everywhere, noise_everywhere(elsewhere, declared.noise)))
     if inside.size > 1 and outside.size > 1:
         name = "canaries move the sum by no more than a clip"
         found.append(("canary length", name, canary_length(inside, outside, declared)))
@@ -92,6 +97,19 @@ def all_of(
             ("sampling", "canaries are sampled independently in each step", sampling(inside, outside, declared))
         )
     return tuple(Check(name, tests, p, level / len(found)) for name, tests, p in found)
+
+
+def noise_everywhere(elsewhere: Mapping[str, tuple[float, int]], noise: float) -> float:
+    """That every parameter of the model has at least as much noise as declared, and not the canaries' rows only.
+
+    ``elsewhere``: by parameter, the sum of squares of what moved it, in clips, and of how many numbers. Besides noise
+    there are the records in it, which only raise it: a noncentral chi-squared is never the smaller. Bonferroni.
+    """
+    return min(1.0, len(elsewhere) * min(_less(squares, count, noise) for squares, count in elsewhere.values()))
+
+
+def _less(squares: float, count: int, noise: float) -> float:
+    return float(stats.chi2.cdf(squares / noise**2, count))
 
 
 def noise_scale(scores_out: _Array, noise: float) -> float:
@@ -134,9 +152,12 @@ def sampling(scores_in: _Array, scores_out: _Array, declared: Declared) -> float
     """
     rounds = max(1, round(1 / declared.rate / len(declared.weights)))
     windows, noise = _windows(scores_in, rounds), float(np.mean(scores_out**2))
-    if len(windows) < 2:
+    if len(windows) < _FEWEST_WINDOWS:
         return 1.0
-    of_sampling, fourth = _cumulants(declared)
+    # Where the model moves on within a round canaries are seen as less than they are, and sampling adds less, too.
+    seen = min(1.0, max(0.0, float(scores_in.mean() - scores_out.mean()) / declared.shift))
+    seen = seen if len(declared.weights) > 1 else 1.0
+    of_sampling, fourth = (seen**power * one for power, one in zip((2, 4), _cumulants(declared), strict=True))
     expected = rounds * (of_sampling + noise)
     # Of a sample variance: (fourth cumulant) / n + 2 variance^2 / (n - 1); of the mean square of N Gaussians: 2 / N.
     seen_varies = rounds * fourth / len(windows) + 2 * expected**2 / (len(windows) - 1)
@@ -145,6 +166,7 @@ def sampling(scores_in: _Array, scores_out: _Array, declared: Declared) -> float
     return float(stats.f.cdf(float(np.var(windows, ddof=1)) / expected, *freedoms))
 
 
+_FEWEST_WINDOWS = 30  # with fewer, what sampling adds is too far from normal for the level to hold
 _MANY, _NOTHING = 1e9, 1e-300  # degrees of freedom of what does not vary at all
 
 

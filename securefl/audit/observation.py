@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from msgspec.structs import replace
@@ -23,11 +25,13 @@ from securefl.strategy import divisor
 @dataclass(frozen=True)
 class Sight:
     """One round. ``scores``, shape (canaries,): of each canary, in clips, 1 for each step that it took part in, and
-    noise. ``known``, by client, shape (canaries,): the same of noise that the adversary knows.
+    noise. ``known``, by client, shape (canaries,): the same of noise that the adversary knows. ``elsewhere``: by
+    parameter of the model itself, the sum of squares of what moved it, in clips, and how many numbers it has.
     """
 
     scores: NDArray[np.float64]
     known: Mapping[str, NDArray[np.float64]]
+    elsewhere: Mapping[str, tuple[float, int]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def of_records(
     stage = Stage(job, terms, factory, dict(sorted(records.items())))
     # What one record's clipped gradient, in a step, moves the update by (with momentum, the last step).
     moved = job.optimizer.learning_rate * job.mechanism.clip / (job.mechanism.sampling_rate * own.declared_size)
+    _refuse_cut_noise(job, moved * job.mechanism.noise_multiplier * math.sqrt(job.mechanism.steps))
     return Audited(stage, included, (client,), (_record_sight(stage, client, moved, step) for step in stage.steps()))
 
 
@@ -92,6 +97,19 @@ def of_clients(job: Job, federation: Federation, included: NDArray[np.bool_], se
     return Audited(stage, included, tuple(names), (_client_sight(stage, step) for step in stage.steps()))
 
 
+def _refuse_cut_noise(job: Job, deviation: float) -> None:
+    """What is cut off at the encoding's bound would look like too little noise, though epsilon holds."""
+    deviation /= 1 - job.optimizer.momentum
+    if _DEVIATIONS * deviation > job.protection.bound:
+        raise BadInput(
+            f"an update's noise has a deviation of up to {deviation:.3g} and is cut off at protection.bound "
+            f"{job.protection.bound:g}: to audit it, raise the bound to {_DEVIATIONS * deviation:.3g}"
+        )
+
+
+_DEVIATIONS: Final = 6
+
+
 def _record_sight(stage: Stage, client: str, moved: float, step: Step) -> Sight:
     plan, module = stage.plan, stage.module(step.before)
     weights = dict(zip(plan.clients, plan.weights, strict=True))
@@ -99,10 +117,9 @@ def _record_sight(stage: Stage, client: str, moved: float, step: Step) -> Sight:
     total = _moved(stage, step) * divisor(plan, step.record.contributors)
     for name, sent in others.items():
         total -= weights[name] * sent
-    return Sight(
-        _scores(module, total / weights[client]) / moved,
-        {name: _scores(module, sent) / moved for name, sent in others.items()},
-    )
+    own = total / (weights[client] * moved)
+    known = {name: _scores(module, sent) / moved for name, sent in others.items()}
+    return Sight(_scores(module, own), known, _squares(module, own))
 
 
 def _client_sight(stage: Stage, step: Step) -> Sight:
@@ -113,7 +130,13 @@ def _client_sight(stage: Stage, step: Step) -> Sight:
     total: NDArray[np.float64] = _moved(stage, step) * (len(plan.clients) / global_state.clip(plan, step.before))
     for noise in known.values():
         total -= noise[: plan.dimension] * steps
-    return Sight(_scores(module, total), {name: _scores(module, noise * steps) for name, noise in known.items()})
+    seen = {name: _scores(module, noise[: plan.dimension] * steps) for name, noise in known.items()}
+    return Sight(_scores(module, total), seen, _squares(module, total))
+
+
+def _squares(module: canaries.Marked, flat: NDArray[np.float64]) -> dict[str, tuple[float, int]]:
+    parts = canaries.elsewhere(module, flat).items()
+    return {name: (float(part @ part), part.size) for name, part in parts}
 
 
 def _moved(stage: Stage, step: Step) -> NDArray[np.float64]:

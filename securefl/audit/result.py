@@ -11,33 +11,41 @@ from msgspec import Struct
 from securefl.audit import assessment
 from securefl.audit.assessment import Assessment, Question, Scores
 from securefl.errors import BadInput, NotARun
-from securefl.plan import ClientLevel, Plan
-from securefl.privacy.mechanism import Training, Unit
+from securefl.plan import ClientLevel, LocalOptimizer, Plan
+from securefl.privacy.mechanism import Release, Training, Unit
 
 
 class Audit(Struct, frozen=True, forbid_unknown_fields=True):
-    """``client``: whose records were audited, or "every client". ``mechanism``, ``level`` and ``protection`` are the
-    job's: what the result is about.
+    """``client``: whose records were audited, or "every client". ``mechanism`` to ``threshold`` are the job's: what the
+    result is about. ``released``: what a round of the audited federation, which has canaries, releases.
     """
 
     job: str
     client: str
     unit: Unit
-    protection: str
     mechanism: Training
+    optimizer: LocalOptimizer
     level: ClientLevel | None
+    protection: str
+    minimum: int
+    colluders: int
+    threshold: int | None
+    released: tuple[Release, ...]
     asked: Question
     scores: Scores
     found: Assessment
     seconds: float
     software: dict[str, str]
 
-    def about(self, plan: Plan) -> bool:
-        """Whether a run under this plan noises and protects as what was audited."""
-        own = self.mechanism, self.level, self.protection, self.unit
-        level = plan.privacy.client_level
-        mechanism = plan.mechanism if level is None else self.mechanism  # what is noised there is the whole update
-        return own == (mechanism, level, plan.protection, plan.privacy.unit)
+    def about(self, plan: Plan, delta: float | None) -> bool:
+        """Whether a run under this plan, whose owners' budgets have this ``delta``, is what was audited: as long, with
+        the same noise, training, protection and fewest clients.
+        """
+        client = self.client in plan.clients or self.level is not None
+        own = (self.mechanism, self.optimizer, self.level, self.protection, self.unit, self.minimum, self.colluders)
+        other = (plan.mechanism, plan.optimizer, plan.privacy.client_level, plan.protection, plan.privacy.unit)
+        same = own == (*other, plan.minimum, plan.colluders) and self.threshold == plan.threshold
+        return same and client and (self.scores.rounds, self.asked.delta) == (plan.rounds, delta)
 
     def reassessed(self) -> Assessment:
         """What follows from the scores, computed anew."""

@@ -166,7 +166,7 @@ def lines(found: Audit) -> Iterator[str]:
     if found.found.violated:
         return
     if found.found.headline.refutes(claim) or any(check.failed for check in found.found.checks):
-        yield "verdict   not refuted, and not as expected: one audit in a hundred is like this by chance, audit again"
+        yield "verdict   not refuted, and not as expected: one audit in fifty is like this by chance, audit again"
         return
     share = f" ({found.found.headline.epsilon / claim:.0%} of the claim)" if claim else ""
     yield f"verdict   nothing contradicts the claim; epsilon is between the headline{share} and the claim"

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from securefl.cli.options import AsJson, Folder, Interrupted, JobFile, Out, console_for
-from securefl.errors import BudgetExceeded, RoundFailed
+from securefl.errors import BudgetExceeded, RoundFailed, VerificationFailed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,6 +142,16 @@ def _finish(run: Run, console: Console, as_json: bool) -> None:
     display.closing(console, job, summary)
     if as_json:
         typer.echo(msgspec.json.encode(summary).decode())
+    _refuse_violated(run.folder)
+
+
+def _refuse_violated(folder: Path) -> None:
+    """A run ends with an error where its report says that its claims cannot hold."""
+    from securefl import report
+
+    status = report.read(folder).status
+    if status.word == "violated":
+        raise VerificationFailed(f"the report says violated: {status.reasons[0]}. Rely on none of its epsilons")
 
 
 def _interrupted(run: Run) -> Interrupted:

@@ -49,7 +49,7 @@ def assemble(facts: Facts, software: Software, created: str = "unknown", violati
     told = facts.summary.hazards if facts.summary else ()
     every = hazards.merged(hazards.of_plan(plan, tested), declared.of_job(facts.job), told)
     owners = tuple(_owner(facts, client) for client in plan.clients)
-    found = (*violations, *contradictions.found(facts), *audited.contradictions(facts.audit, plan))
+    found = (*violations, *contradictions.found(facts), *audited.contradictions(facts.audit, plan, facts.job.budget))
     statements = [signed.statement for signed in facts.statements]
     return Report(
         created=created,

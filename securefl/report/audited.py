@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from securefl.audit import result
 from securefl.audit.result import Audit
 from securefl.plan import Plan
+from securefl.privacy.mechanism import Budget
 from securefl.report.document import Audited
 from securefl.report.statement import Epsilon
 
@@ -33,12 +34,12 @@ def summarised(audit: Audit) -> Audited:
     )
 
 
-def contradictions(audit: Audit | None, plan: Plan) -> Iterator[str]:
+def contradictions(audit: Audit | None, plan: Plan, budget: Budget | None) -> Iterator[str]:
     """Why a run under this plan cannot claim what it does, by an audit of the same noise and protection."""
     if audit is None:
         return
-    if not audit.about(plan):
-        yield "the audit is of another mechanism or protection than this run's"
+    if not audit.about(plan, budget.delta if budget else None):
+        yield "the audit is of another plan than this run's: its rounds, noise, training, protection or delta differ"
     yield from (f"the audit says: {line}" for line in audit.found.refuted)
 
 

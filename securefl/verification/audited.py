@@ -6,10 +6,15 @@ Nothing here tells whether there were such scores: who makes up an audit makes t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
+from securefl.account import ATTEMPTS
 from securefl.audit.assessment import Assessment
+from securefl.audit.bounds.bound import CONFIDENCE
 from securefl.audit.result import Audit
 from securefl.errors import BadInput
 from securefl.privacy import accountant
@@ -30,24 +35,30 @@ def mismatches(audit: Audit | None) -> Iterator[str]:
         return
     yield from _other_questions(audit)
     yield from _other_answers(audit.found, again)
+    yield from (f"audit: refutes the claim: {line}" for line in again.refuted)
 
 
 def _other_questions(audit: Audit) -> Iterator[str]:
-    """Of client-level noise the claim is not computed: it depends on how large the audited model was."""
-    asked, mechanism = audit.asked, audit.mechanism
-    length = math.hypot(*asked.declared.weights)
+    """What was asked, against the mechanism, the charges and the rounds."""
+    asked, mechanism, scores = audit.asked, audit.mechanism, audit.scores
     expected = 0.0, 0.0, 0
     if audit.level is not None:
-        expected = audit.level.noise_multiplier * length, 1.0, 1
+        expected = audit.level.noise_multiplier, 1.0, 1
     elif isinstance(mechanism, DPSGD):
+        length = math.hypot(*asked.declared.weights)
         expected = mechanism.noise_multiplier * length, mechanism.sampling_rate, mechanism.steps
-        charged = max((rounds for rounds, _ in audit.scores.charges.values()), default=0)
-        most = accountant.epsilon([mechanism] * charged, asked.delta, audit.unit)
-        if asked.claim > most and not _same(asked.claim, most):
-            yield f"audit: the claim is {asked.claim:.6g}, and what was charged comes to {most:.6g}"
     noise, *steps = expected
     if not _same(asked.declared.noise, noise) or steps != [asked.declared.rate, len(asked.declared.weights)]:
         yield "audit: what its scores are compared with is not the mechanism that it names"
+    charged = max((rounds for rounds, _ in scores.charges.values()), default=0)
+    comes_to = accountant.epsilon(audit.released * charged, asked.delta, audit.unit)
+    if not _same(asked.claim, comes_to):
+        yield f"audit: the claim is {asked.claim:.6g}, and what was charged comes to {comes_to:.6g}"
+    if asked.confidence != CONFIDENCE:
+        yield f"audit: its bounds are for a confidence of {asked.confidence:g}, not {CONFIDENCE:g}"
+    for client, (rounds, contributed) in scores.charges.items():
+        if contributed > scores.rounds or rounds > ATTEMPTS * scores.rounds:
+            yield f"audit: {client} is said to have been charged {rounds} times in {scores.rounds} rounds"
 
 
 def _other_answers(said: Assessment, found: Assessment) -> Iterator[str]:
@@ -62,6 +73,13 @@ def _other_answers(said: Assessment, found: Assessment) -> Iterator[str]:
         yield "audit: has other bounds or tests than its scores allow"
     if said.violated != found.violated:
         yield f"audit: the claim is {'not ' * (not found.violated)}refuted by its scores, and it says otherwise"
+    elif _words(said) != _words(found):
+        yield "audit: what its bounds assume, its tests test or its findings say is not in the words of this program"
+
+
+def _words(found: Assessment) -> str:
+    """Everything but the figures, which rounding may change."""
+    return re.sub(rb"[-+0-9.]+(e[-+]?[0-9]+)?", b"#", msgspec.json.encode(found)).decode()
 
 
 def _same(one: float, other: float) -> bool:

@@ -18,6 +18,7 @@ from tests.securefl.audit.bounds.synthetic import most_alarms
 # What has to accuse each fault, whatever else does.
 NAMED = {
     "half the noise": "noise scale",
+    "a layer without noise": "noise everywhere",
     "clip doubled": "canary length",
     "no noise": "noise scale",
     "same noise in every step": "fresh noise",

@@ -171,6 +171,18 @@ def test_a_plan_is_charged_for_twice_its_rounds_at_most(runs: tuple[str, ...]) -
             found.check_round(chosen, "run")
 
 
+def test_what_other_runs_charge_to_the_same_ledger_counts_for_their_plans_only() -> None:
+    found, chosen = account(budget=None), replace(PRIVATE, rounds=2)
+    found.accept(chosen, 2)
+    for attempt in range(9):  # another client object of the same owner, with the same ledger
+        found.ledger.charge("other", 1, attempt + 1, releases(chosen), found.fingerprint, simulated=False)
+    for attempt in range(5):  # twice its rounds, and a crash
+        found.check_round(chosen, "run")
+        found.charge(replace(announced(chosen, attempt=attempt + 1), run="run"))
+    with pytest.raises(Refused, match="this plan of 2 rounds 5 attempts"):
+        found.check_round(chosen, "run")
+
+
 def test_refused_rounds_are_counted_for_each_run_and_outlive_the_process(tmp_path: Path) -> None:
     keep = Store(tmp_path / "keep")
     found = account(keep=keep)

@@ -284,6 +284,12 @@ def test_an_announced_plan_that_differs_in_any_field_from_the_pinned_one_is_refu
     assert f"is not the one that this owner accepted: {field} is " in OWNER.errors[-1]
 
 
+@pytest.mark.parametrize("kind", ["plain", "ckks-unmasked"])
+def test_a_cohort_that_stays_the_same_is_not_to_be_had_without_masks(kind: str) -> None:
+    values: dict[str, object] = {"key_rounds": 102, "bits": 48} if kind == "ckks-unmasked" else {}
+    assert "without masks" in refusal(Policy(same_cohort="plan"), of_ten(protection=kind, **values))
+
+
 @pytest.mark.attack("more rounds than were accepted")
 def test_no_round_is_taken_part_in_that_the_accepted_plan_does_not_have() -> None:
     coordinator, owners = server(rounds=2), clients()

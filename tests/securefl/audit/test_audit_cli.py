@@ -212,7 +212,7 @@ def test_an_audit_of_another_mechanism_is_refused_before_there_is_a_run(
 ) -> None:
     other, folder = written(tmp_path / "other.toml", LOUD | {"noise_multiplier": 2.0}), tmp_path / "run"
     assert cli.main(["run", str(other), "--audit", str(place.audit), "--out", str(folder)]) == 2
-    assert "audits another mechanism or protection than this job's" in capsys.readouterr().err
+    assert "audits another plan than this job's" in capsys.readouterr().err
     assert cli.main(["run", str(other), "--audit", str(tmp_path / "none.json"), "--out", str(folder)]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert not folder.exists()

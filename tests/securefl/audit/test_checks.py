@@ -31,6 +31,8 @@ class Seen:
         self.coins = np.arange(canaries) % 2 == 0
         self.noise: Floats = declared.noise * generator.standard_normal(shape)
         self.known: Floats = declared.noise * generator.standard_normal(shape)
+        parts = {name: declared.noise * generator.standard_normal(size) for name, size in (("a", 50), ("b", 3))}
+        self.elsewhere = {name: (float(part @ part), part.size) for name, part in parts.items()}
         self.part: Floats = np.zeros(shape)
         for weight in declared.weights:
             self.part += weight * (generator.random(shape) < declared.rate)
@@ -40,7 +42,7 @@ class Seen:
         return self.noise + self.coins[:, None] * self.part
 
     def checks(self, charges: dict[str, tuple[int, int]] = CHARGED) -> dict[str, Check]:
-        found = all_of(self.scores, self.coins, {"s1": self.known}, self.declared, charges)
+        found = all_of(self.scores, self.coins, {"s1": self.known}, self.declared, charges, self.elsewhere)
         return {check.name: check for check in found}
 
     def failed(self) -> list[str]:
@@ -63,10 +65,11 @@ def test_what_is_as_declared_is_accused_as_often_as_the_level_says(declared: Dec
 
 def test_the_level_is_split_among_the_tests_that_scores_allow() -> None:
     whole, sampled = Seen(WHOLE).checks(), Seen(SAMPLED).checks()
-    assert list(whole) == ["charges", "noise scale", "canary length", "fresh noise", "own noise"]
+    expected = ["charges", "noise scale", "noise everywhere", "canary length", "fresh noise", "own noise"]
+    assert list(whole) == expected
     assert [*whole, "sampling"] == list(sampled)
-    assert {check.level for check in whole.values()} == {0.01 / 5}
-    assert {check.level for check in sampled.values()} == {0.01 / 6}
+    assert {check.level for check in whole.values()} == {0.01 / 6}
+    assert {check.level for check in sampled.values()} == {0.01 / 7}
 
 
 # Each of what follows is some twenty deviations off: it is found with a probability that no test will ever miss.
@@ -138,11 +141,26 @@ def test_a_round_that_no_ledger_has_is_found_by_the_charges() -> None:
 # ---- little to go by
 
 
+def test_canaries_that_are_seen_as_less_than_they_are_accuse_no_sampling() -> None:
+    """As where the model moves on within a round. Without scaling, what sampling adds would be missed in every run."""
+    steps = Declared(0.3, (1.0,) * 8, 0.25)
+    found = []
+    for seed in range(RUNS):
+        seen = Seen(steps, seed, canaries=400)
+        seen.part *= 0.8
+        found.append(seen.checks()["sampling"].p)
+    # False alarm: below 1e-6.
+    assert np.sum(np.array(found) < 0.01) <= most_alarms(RUNS, 0.01)
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_without_canaries_in_or_out_the_other_tests_remain(there: bool) -> None:
     seen = Seen(SAMPLED)
     seen.coins[:] = there
-    assert list(seen.checks()) == (["charges"] if there else ["charges", "noise scale", "fresh noise", "own noise"])
+    expected = ["charges", "noise everywhere"]
+    if not there:
+        expected = ["charges", "noise scale", "noise everywhere", "fresh noise", "own noise"]
+    assert list(seen.checks()) == expected
     assert seen.failed() == []
 
 
@@ -151,9 +169,20 @@ def test_without_canaries_in_or_out_the_other_tests_remain(there: bool) -> None:
 def test_any_number_of_canaries_and_rounds_has_p_values(canaries: int, rounds: int) -> None:
     for declared in (WHOLE, SAMPLED):
         seen = Seen(declared, canaries=canaries)
-        found = all_of(seen.scores[:, :rounds], seen.coins, {"s1": seen.known[:, :rounds]}, declared, CHARGED)
+        found = all_of(seen.scores[:, :rounds], seen.coins, {"s1": seen.known[:, :rounds]}, declared, CHARGED, {})
         assert all(0 <= check.p <= 1 for check in found)
         assert not any(check.failed for check in found)
+
+
+def test_a_parameter_without_noise_is_found_beside_others_that_have_it_and_records_that_move_them_accuse_nobody() -> (
+    None
+):
+    for declared in (WHOLE, SAMPLED):
+        seen = Seen(declared)
+        seen.elsewhere["a"] = 1e6, 50
+        assert seen.failed() == []
+        seen.elsewhere["b"] = 1e-9, 3
+        assert seen.failed() == ["noise everywhere"]
 
 
 def test_no_noise_at_all_is_too_little_noise_and_nothing_else() -> None:
