@@ -58,8 +58,10 @@ from securefl.transcript import Crossing, Transcript
 class Run:
     """A run that can be started, stopped at any moment and resumed."""
 
-    def __init__(self, job: Job, folder: Path, material: Material, held: Lock) -> None:
-        """``held``: what keeps other processes from running in the folder, as long as this lives."""
+    def __init__(self, job: Job, folder: Path, material: Material, held: Lock, begun: bytes | None = None) -> None:
+        """``held``: what keeps other processes from running in the folder, as long as this lives. ``begun``: the plan
+        that it was begun under; ``NotARun`` if the job gives another.
+        """
         self._lock = held
         self.job = job
         self.folder = folder
@@ -67,6 +69,9 @@ class Run:
         self._material, self._federation, self._test = material, material.federation, material.test
         self._clients = run_clients.clients(job, folder, material)
         self._server = self._coordinator()
+        plan = self._server.enrol({client.name: client.public_key for client in self._clients})
+        if begun not in (None, plan.encoded()):
+            raise NotARun(f"{folder} was begun under another plan than its {JOB} now gives: restore the job file")
         enrol(self._server, self._clients)
 
     @classmethod
@@ -105,12 +110,10 @@ class Run:
         held = lock(folder)
         job = jobs.load(folder / JOB)
         run_clients.require_ledgers(job, folder)
-        run = cls(job, folder, run_clients.load(job), held)
         recorded = folder / PLAN
+        run = cls(job, folder, run_clients.load(job), held, recorded.read_bytes() if recorded.exists() else None)
         if not recorded.exists():
             write(recorded, run.plan.encoded())
-        if recorded.read_bytes() != run.plan.encoded():
-            raise NotARun(f"{folder} was begun under another plan than its {JOB} now gives: restore the job file")
         return run
 
     def _take(self, audit: Path | None) -> None:

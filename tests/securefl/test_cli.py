@@ -217,7 +217,14 @@ def test_ctrl_c_leaves_a_run_that_can_go_on(tmp_path: Path, capsys: pytest.Captu
         "--json",
     ]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "80"}
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "80"},
+        # Whoever started these tests in the background may have had them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     history = folder / "history.jsonl"
     deadline = time.monotonic() + 60
