@@ -103,7 +103,8 @@ def noise_everywhere(elsewhere: Mapping[str, tuple[float, int]], noise: float) -
     """That every parameter of the model has at least as much noise as declared, and not the canaries' rows only.
 
     ``elsewhere``: by parameter, the sum of squares of what moved it, in clips, and of how many numbers. Besides noise
-    there are the records in it, which only raise it: a noncentral chi-squared is never the smaller. Bonferroni.
+    there are canaries in it and, where they are sampled, all records: these only raise it, since a noncentral
+    chi-squared is never the smaller, and hide what is missing if they are large. Bonferroni.
     """
     return min(1.0, len(elsewhere) * min(_less(squares, count, noise) for squares, count in elsewhere.values()))
 

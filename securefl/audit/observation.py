@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from securefl import global_state, protection, training, vector
 from securefl.audit import canaries
 from securefl.audit.stage import Stage, Step, Terms
+from securefl.data import Dataset
 from securefl.errors import BadInput
 from securefl.job import Job
 from securefl.job.federation import Federation
@@ -68,14 +69,17 @@ def of_records(
     if client not in data:
         raise BadInput(f"there is no client {client!r} in this job: name one of {', '.join(data)}")
     factory = canaries.marked(federation.model, data[client], _classes(job, federation), len(included))
-    own = canaries.with_canaries(data.pop(client), included)
+    real = data.pop(client)
+    own = canaries.with_canaries(real, included)
     records = {client: own, **{name: canaries.unmarked(other) for name, other in data.items()}}
     terms = Terms(job.shield, job.mechanism, replace(job.terms, held_out=None), frozenset([client]), seed)
     stage = Stage(job, terms, factory, dict(sorted(records.items())))
     # What one record's clipped gradient, in a step, moves the update by (with momentum, the last step).
     moved = job.optimizer.learning_rate * job.mechanism.clip / (job.mechanism.sampling_rate * own.declared_size)
     _refuse_cut_noise(job, moved * job.mechanism.noise_multiplier * math.sqrt(job.mechanism.steps))
-    return Audited(stage, included, (client,), (_record_sight(stage, client, moved, step) for step in stage.steps()))
+    known = canaries.unmarked(real)
+    sights = (_record_sight(stage, client, known, moved, step) for step in stage.steps())
+    return Audited(stage, included, (client,), sights)
 
 
 def of_clients(job: Job, federation: Federation, included: NDArray[np.bool_], seed: int | None = None) -> Audited:
@@ -110,7 +114,7 @@ def _refuse_cut_noise(job: Job, deviation: float) -> None:
 _DEVIATIONS: Final = 6
 
 
-def _record_sight(stage: Stage, client: str, moved: float, step: Step) -> Sight:
+def _record_sight(stage: Stage, client: str, real: Dataset, moved: float, step: Step) -> Sight:
     plan, module = stage.plan, stage.module(step.before)
     weights = dict(zip(plan.clients, plan.weights, strict=True))
     others = {name: stage.update_of(name, step) for name in stage.known(step.record.contributors)}
@@ -118,8 +122,11 @@ def _record_sight(stage: Stage, client: str, moved: float, step: Step) -> Sight:
     for name, sent in others.items():
         total -= weights[name] * sent
     own = total / (weights[client] * moved)
+    signal = np.zeros(len(own))
+    if plan.mechanism.sampling_rate == 1:  # else nobody knows which of the records were in it
+        signal = stage.signal_of(client, real, step) / moved
     known = {name: _scores(module, sent) / moved for name, sent in others.items()}
-    return Sight(_scores(module, own), known, _squares(module, own))
+    return Sight(_scores(module, own), known, _squares(module, own - signal))
 
 
 def _client_sight(stage: Stage, step: Step) -> Sight:

@@ -22,13 +22,14 @@ from securefl.data import Dataset
 from securefl.errors import RoundFailed
 from securefl.job import Job
 from securefl.plan import Plan, PrivacyTerms
-from securefl.privacy.mechanism import Training
+from securefl.privacy.mechanism import DPSGD, Training
 from securefl.privacy.noise import Random
 from securefl.protection import Protection
 from securefl.records import RoundRecord
 from securefl.round import federate
 from securefl.server import Server
 
+_QUIET = 1e-6  # a noise multiplier
 _SEED = 0  # of the noise that the adversary knows
 
 
@@ -113,6 +114,16 @@ class Stage:
         material = Material(self._data[name], self._factory)
         sent = material.update(self.plan, step.before, self._random(name, step, "training"))
         return np.clip(sent.astype(np.float64), -self.plan.bound, self.plan.bound)
+
+    def signal_of(self, name: str, records: Dataset, step: Step) -> NDArray[np.float64]:
+        """What a client would have sent with these ``records`` and hardly any noise, if all of them are in each step:
+        known to who knows the records.
+        """
+        if not isinstance(self.plan.mechanism, DPSGD):
+            raise TypeError("only the noise of DP-SGD can be left out")
+        quiet = replace(self.plan, mechanism=replace(self.plan.mechanism, noise_multiplier=_QUIET))
+        found = Material(records, self._factory).update(quiet, step.before, self._random(name, step, "training"))
+        return found.astype(np.float64)
 
     def noise_of(self, name: str, step: Step) -> NDArray[np.int64]:
         """Its own copy of such a client's share of client-level noise, in whole steps of the encoding."""
