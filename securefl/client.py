@@ -29,6 +29,7 @@ from protocols.wire import decode, encode, kind
 from securefl import global_state, holder_requests, protection
 from securefl.account import Account, forgotten, load_identity
 from securefl.announcement import Announcement, public_tag, terms
+from securefl.attendance import Attendance
 from securefl.closing import Endorsed, EndorseRequest, Stated, StateRequest
 from securefl.contribution import Material
 from securefl.data import Dataset
@@ -94,6 +95,7 @@ class Client:
         self.errors: list[str] = []
         self._store = store or Store()
         self._keep = keep = keep or self._store
+        self._attendance = Attendance(self._store)
         self._identity = load_identity(keep, random)
         ledger = ledger or forgotten(name, self._identity, budget, unit)
         if ledger.budget != budget:
@@ -197,8 +199,7 @@ class Client:
         self._session = None
         roster, plan = self._consent(announced.plan)
         check_round(plan, announced.round)
-        if self._store.get(_closed(announced.run)) is not None:
-            raise Refused(f"run {announced.run} is over for this client: it has signed its statement")
+        self._attendance.require_open(announced.run)
         self.account.check_round(plan, announced.run)  # before keys go out; the charge is what binds
         sealed = protection.protection_of(plan).sealed
         start, coder = (self._sealed_start if sealed else self._open_start)(announced)
@@ -223,7 +224,7 @@ class Client:
     def _open_start(self, announced: Announcement) -> tuple[NDArray[np.float32], Encoding]:
         """The model that came with the announcement, and the encoding; the attempt is remembered."""
         start = announced.vector()
-        self._joined(announced)
+        self._attendance.join(announced)
         return start, protection.encoding(announced.plan, None, self._work)
 
     def _sealed_start(self, announced: Announcement) -> tuple[NDArray[np.float32], Encoding]:
@@ -232,14 +233,8 @@ class Client:
         key, start = holder.key_for(announced), holder.model
         if start is None:
             raise Behind("this client has no model of this run yet")
-        self._joined(announced)
+        self._attendance.join(announced)
         return start, holder.take_up(key)
-
-    def _joined(self, announced: Announcement) -> None:
-        """Remember attempt and plan, before anything is signed in it."""
-        self._store.join_attempt(announced.run, announced.round, announced.attempt)
-        if self._store.get(_plan_of(announced.run)) is None:
-            self._store.put({_plan_of(announced.run): announced.plan.digest()})
 
     def _contribute(self, announced: Announcement, start: NDArray[np.float32]) -> Floats:
         self.account.charge(announced)
@@ -270,9 +265,7 @@ class Client:
     def _statement(self, run: str) -> SignedStatement:
         """What this client says of its own side of a run, which ends for it here: what came later would be left out."""
         roster, plan = self._pinned()
-        if self._store.get(_plan_of(run)) != plan.digest():
-            raise Refused(f"this client took part in no round of run {run!r} under the plan that it has accepted now")
-        self._store.put({_closed(run): b"closed"})
+        self._attendance.close(run, plan)
         held = self.model_file(run)
         model = "unknown" if held is None else hashlib.sha256(held).hexdigest()
         return sign(statement(self.account, run, plan, roster, model), self._identity)
@@ -302,15 +295,6 @@ class Client:
         if joining or found.round is not None:  # else anybody could have this client remember runs without end
             self._keyholders[run] = found
         return found
-
-
-def _plan_of(run: str) -> str:
-    """Where the plan is remembered that a run was joined under."""
-    return f"plan {run}"
-
-
-def _closed(run: str) -> str:
-    return f"closed {run}"
 
 
 def _reason(error: Exception) -> str:

@@ -43,7 +43,17 @@ TORCH = {"torch", "opacus"}
 OWNERS = {
     f"securefl.{name}"
     for name in (
-        *("account", "client", "contribution", "evidence", "holder_requests", "holding", "keyholder", "mishaps"),
+        *(
+            "account",
+            "attendance",
+            "client",
+            "contribution",
+            "evidence",
+            "holder_requests",
+            "holding",
+            "keyholder",
+            "mishaps",
+        ),
         *("policy", "sums", "testimony"),
     )
 }
