@@ -17,7 +17,18 @@ from securefl import training, vector
 from securefl.announcement import Announcement
 from securefl.attacks.cell import Cell, Effort, Figure, Verdict
 from securefl.attacks.pictures import public_digits
-from securefl.attacks.saboteurs import RATE, SABOTEUR, SIZES, Saboteur, Size, accuracy, loudness, shares, trained
+from securefl.attacks.saboteurs import (
+    RATE,
+    SABOTEUR,
+    SIZES,
+    Reasons,
+    Saboteur,
+    Size,
+    accuracy,
+    loudness,
+    shares,
+    trained,
+)
 from securefl.attacks.settings import SETTINGS, Setting
 from securefl.attacks.updates import linear, share_figure
 from securefl.data import Dataset
@@ -39,11 +50,13 @@ SHUT: Final = 0.2
 """Share up to which it failed: twice what ten equally likely digits give."""
 
 _STEPS: Final = 50
-_OPEN: Final = "nothing stops a client's update from being what it likes, but the server sees how long it is"
-_CLIPPED: Final = "the L2 clip would stop it, but is made by each client's own code, and this client leaves it out"
-_HIDDEN: Final = "the server sees no single update, and the sum of one round looks like any other"
-_LOOK: Final = "a server that looks at norms of updates before it adds them up"
-_ANSWER: Final = "clients that answer for what they send; no test on clean pictures shows a backdoor"
+_REASONS: Final = Reasons(
+    seen="nothing stops a client's update from being what it likes, but the server sees how long it is",
+    clipped="the L2 clip would stop it, but is made by each client's own code, and this client leaves it out",
+    hidden="the server sees no single update, and the sum of one round looks like any other",
+    look="a server that looks at norms of updates before it adds them up",
+    answer="clients that answer for what they send; no test on clean pictures shows a backdoor",
+)
 
 
 class Replaces(Saboteur):
@@ -90,7 +103,14 @@ def cell(setting: Setting, size: Size) -> Cell:
     if (norm := loudness(view)) is not None:
         figures.append(Figure("norm of the upload over the others'", norm))
     found = verdict(taken)
-    return Cell(NAME, setting.name, found, tuple(figures), _why(setting), "" if found == "green" else _remedy(setting))
+    return Cell(
+        NAME,
+        setting.name,
+        found,
+        tuple(figures),
+        _REASONS.why(setting),
+        "" if found == "green" else _REASONS.remedy(setting),
+    )
 
 
 def verdict(taken: float) -> Verdict:
@@ -115,13 +135,3 @@ def with_backdoor(data: Dataset) -> Dataset:
     """The data, and once more with trigger and target."""
     added = triggered(data)
     return Dataset(np.concatenate([data.features, added.features]), np.concatenate([data.labels, added.labels]))
-
-
-def _why(setting: Setting) -> str:
-    if setting.level is not None:
-        return _CLIPPED
-    return _OPEN if setting.protection.kind == "plain" else _HIDDEN
-
-
-def _remedy(setting: Setting) -> str:
-    return _LOOK if setting.protection.kind == "plain" else _ANSWER

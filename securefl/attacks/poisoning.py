@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from protocols.encoding import Floats
 from securefl.announcement import Announcement
 from securefl.attacks.cell import Cell, Effort, Figure, Verdict
-from securefl.attacks.saboteurs import SABOTEUR, SIZES, Saboteur, Size, accuracy, loudness, trained
+from securefl.attacks.saboteurs import SABOTEUR, SIZES, Reasons, Saboteur, Size, accuracy, loudness, trained
 from securefl.attacks.settings import SETTINGS, Setting
 from securefl.attacks.updates import share_figure
 
@@ -28,18 +28,18 @@ RUINED: Final = 0.2
 HARMED: Final = 0.05
 """Accuracy lost up to which it failed: below that, runs of three rounds differ by themselves."""
 
-_OPEN: Final = "nothing stops a client's update from being what it likes, but the server sees each, and could look"
-_CLIPPED: Final = (
-    "the L2 clip is made by each client's own code: a client that leaves it out counts as much as it likes"
-)
-_HIDDEN: Final = (
-    "the server sees no single update, so that a long one stands out nowhere; each client cuts its own at the bound, "
-    "and one that does not is bound by the ring's range only"
-)
-_LOOK: Final = "a server that looks at norms and directions of updates before it adds them up"
-_ANSWER: Final = (
-    "clients that answer for what they send; a public test set shows the harm, not the culprit, and robust aggregation "
-    "needs updates in the open"
+_REASONS: Final = Reasons(
+    seen="nothing stops a client's update from being what it likes, but the server sees each, and could look",
+    clipped=("the L2 clip is made by each client's own code: a client that leaves it out counts as much as it likes"),
+    hidden=(
+        "the server sees no single update, so that a long one stands out nowhere; each client cuts its own at"
+        " the bound, and one that does not is bound by the ring's range only"
+    ),
+    look="a server that looks at norms and directions of updates before it adds them up",
+    answer=(
+        "clients that answer for what they send; a public test set shows the harm, not the culprit, and "
+        "robust aggregation needs updates in the open"
+    ),
 )
 
 
@@ -80,19 +80,16 @@ def cell(setting: Setting, size: Size) -> Cell:
     if (norm := loudness(view)) is not None:
         figures.append(Figure("norm of the scaled upload over the others'", norm))
     found = verdict(lost)
-    return Cell(NAME, setting.name, found, tuple(figures), _why(setting), "" if found == "green" else _remedy(setting))
+    return Cell(
+        NAME,
+        setting.name,
+        found,
+        tuple(figures),
+        _REASONS.why(setting),
+        "" if found == "green" else _REASONS.remedy(setting),
+    )
 
 
 def verdict(lost: float) -> Verdict:
     """Of the accuracy that the main task lost."""
     return "red" if lost >= RUINED else "amber" if lost >= HARMED else "green"
-
-
-def _why(setting: Setting) -> str:
-    if setting.level is not None:
-        return _CLIPPED
-    return _OPEN if setting.protection.kind == "plain" else _HIDDEN
-
-
-def _remedy(setting: Setting) -> str:
-    return _LOOK if setting.protection.kind == "plain" else _ANSWER

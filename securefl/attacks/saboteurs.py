@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,3 +112,27 @@ def loudness(view: View) -> float | None:
         name: float(np.linalg.norm(update)) for name in view.uploads if (update := view.update_of(name)) is not None
     }
     return norms.pop(SABOTEUR) / float(np.median(list(norms.values())))
+
+
+class Reasons(NamedTuple):
+    """Why one dishonest client is not stopped, and what would help.
+
+    ``seen``: where the server sees each update; ``clipped``: where clients clip theirs; ``hidden``: under masks or
+    encryption. ``look``: what a server that sees could do; ``answer``: what is left where it does not.
+    """
+
+    seen: str
+    clipped: str
+    hidden: str
+    look: str
+    answer: str
+
+    def why(self, setting: Setting) -> str:
+        """Why it ends so under this setting."""
+        if setting.level is not None:
+            return self.clipped
+        return self.seen if setting.protection.kind == "plain" else self.hidden
+
+    def remedy(self, setting: Setting) -> str:
+        """What would help there."""
+        return self.look if setting.protection.kind == "plain" else self.answer

@@ -6,6 +6,7 @@ The protocol rebuilds secrets from shares that clients committed to, and names w
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -66,12 +67,12 @@ class Garbage(AggregationClient):
         return msgspec.msgpack.encode(msgspec.structs.replace(dealt, sealed=dealt.sealed[::-1]))
 
 
-class Opens(AggregationClient):
+class Opens(AggregationClient, ABC):
     """Opens something else than it was dealt."""
 
+    @abstractmethod
     def opened(self, shares: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """What it opens in place of its shares."""
-        raise NotImplementedError
 
     def _unmask(self, state: Consenting, request: UnmaskRequest) -> tuple[State, Envelope]:
         spent, honest = super()._unmask(state, request)
