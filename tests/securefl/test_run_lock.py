@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from securefl.errors import BadInput
-from securefl.run_lock import lock
+from securefl.run_lock import _refuse_deleted, lock
 
 if sys.platform == "win32":
     pytest.skip("Windows has no flock", allow_module_level=True)
@@ -20,7 +21,7 @@ if sys.platform == "win32":
 _HOLD = """
 import sys
 from pathlib import Path
-from securefl.run_lock import lock
+from securefl.run_lock import _refuse_deleted, lock
 held = lock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -68,6 +69,18 @@ def test_a_lock_of_a_folder_that_was_removed_is_not_that_of_a_new_one(tmp_path: 
     first = lock(folder)
     (folder / "lock").unlink()
     assert lock(folder) is not first
+
+
+def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_no_lock(tmp_path: Path) -> None:
+    """Between opening it and locking it, whoever had it removed the folder, and somebody else made a new one."""
+    (tmp_path / "lock").write_text("")
+    before = os.stat(tmp_path / "lock")
+    os.rename(tmp_path / "lock", tmp_path / "gone")
+    (tmp_path / "lock").write_text("")
+    now = os.stat(tmp_path / "lock")
+    _refuse_deleted((now.st_dev, now.st_ino), tmp_path)
+    with pytest.raises(BadInput, match="another process has just deleted"):
+        _refuse_deleted((before.st_dev, before.st_ino), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["none", "file"])

@@ -192,6 +192,26 @@ def test_jobs_without_noise_and_unknown_clients_are_bad_input() -> None:
         of_clients(job, job.federation(), COINS)
 
 
+def test_noise_that_the_encoding_cuts_off_is_not_taken_for_too_little() -> None:
+    """In an update noise has a deviation of 0.5 * 1 / 10, more with momentum; six of them must be within the bound."""
+    job = records(momentum=0.5)
+    for bound, fits in ((0.55, False), (0.65, True)):
+        tight = replace(job, protection=replace(job.protection, bound=bound))
+        if fits:
+            of_records(tight, tight.federation(), "s0", COINS)
+            continue
+        with pytest.raises(BadInput, match=r"protection\.bound 0\.55: to audit it, raise the bound to 0\.6$"):
+            of_records(tight, tight.federation(), "s0", COINS)
+
+
+def test_what_moves_the_model_itself_is_noise_alone_once_known_records_are_taken_off() -> None:
+    """Of ten numbers in six rounds the squares, in deviations, have a mean of 60; false alarm: off by 8 deviations."""
+    found = audit(small(1.0, noise=0.3), count=4, seed=3).scores.elsewhere
+    squares, count = (sum(one[part] for one in found.values()) for part in (0, 1))
+    assert (count, set(found)) == (60, {"base.weight", "base.bias"})
+    assert abs(squares / 0.3**2 - 60) < 8 * (2 * 60) ** 0.5
+
+
 @pytest.mark.parametrize("headline", ["one-shot estimator", "sampled Gaussian", "nonsense"])
 def test_a_headline_that_bounds_nothing_is_refused_before_the_first_round(headline: str) -> None:
     rounds: list[int] = []
