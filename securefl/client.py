@@ -306,6 +306,8 @@ def _reason(error: Exception) -> str:
             return "policy"
         case Behind():
             return "behind"
+        case SessionSpent():
+            return "spent"
         case ProtocolError():
             return "protocol"
         case _:

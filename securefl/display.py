@@ -19,7 +19,7 @@ from securefl.precision import Facts
 from securefl.records import RoundRecord, Summary
 
 if TYPE_CHECKING:
-    from securefl.run_clients import Carried
+    from securefl.parties import Carried
 
 _CHROME: Final = 8  # lines of a terminal that the table's frame, the spinner and the opening need
 

@@ -14,14 +14,14 @@ from msgspec.structs import replace
 from protocols.aggregation.disputes import suspects
 from securefl.account import ATTEMPTS
 from securefl.client import Client
-from securefl.engines.local import Corruption, LocalEngine, Silence
-from securefl.errors import BadInput, RoundFailed
-from securefl.global_state import Measured
+from securefl.engines.local import Corruption, Silence
+from securefl.errors import RoundFailed
 from securefl.outcome import Outcome
+from securefl.parties import Parties
 from securefl.plan import Plan
 from securefl.records import RoundRecord
-from securefl.releases import releases
 from securefl.server import Server
+from securefl.together import Together
 from securefl.transcript import Transcript
 
 
@@ -33,47 +33,42 @@ def federate(
     faults: Sequence[Silence | Corruption] = (),
     transcript: Transcript | None = None,
 ) -> Iterator[RoundRecord]:
-    """Run rounds until ``rounds`` (None: the plan's) are committed, counting those that the server's store has.
-
-    ``faults`` are made on purpose, to see what the others do then.
+    """Run rounds with clients in this process until ``rounds`` (None: the plan's) are committed, counting those that
+    the server's store has. ``faults`` are made on purpose, to see what the others do then.
 
     Raises ``BadInput`` before the first round for a plan that could fail later, ``RoundFailed`` when too few clients
     were left in every attempt at a round, and ``BudgetExceeded`` when that is because owners' budgets are spent.
     """
-    enrol(server, clients)
-    engine = LocalEngine({client.name: client for client in clients}, faults)
-    transcript = transcript or Transcript()
-    server.set_up(transcript.recording(engine.exchange(0), 0))
+    together = Together(clients, faults)
+    together.enrol(server)
+    yield from conduct(server, together, rounds, transcript or Transcript())
+
+
+def enrol(server: Server, clients: Sequence[Client]) -> None:
+    """Make the roster of the clients' own keys and have everyone pin it (:meth:`securefl.together.Together.enrol`)."""
+    Together(clients).enrol(server)
+
+
+def conduct(server: Server, parties: Parties, rounds: int | None, transcript: Transcript) -> Iterator[RoundRecord]:
+    """The same on any engine, with clients that are enrolled."""
+    server.set_up(transcript.recording(parties.exchange(0), 0))
     left_out = LeftOut()
     while server.round_number < (server.plan.rounds if rounds is None else rounds):
         started = time.perf_counter()
         transcript.count_anew()
         number = server.round_number + 1
-        outcome = _attempt(server, clients, engine, transcript, number, left_out)
-        yield _record(outcome, server, clients, transcript, time.perf_counter() - started)
-    server.finish(transcript.recording(engine.exchange(server.round_number), server.round_number))
+        outcome = _attempt(server, parties, transcript, number, left_out)
+        yield _record(outcome, server, parties, transcript, time.perf_counter() - started)
+    server.finish(transcript.recording(parties.exchange(server.round_number), server.round_number))
 
 
-def last_record(server: Server, clients: Sequence[Client], transcript: Transcript) -> RoundRecord | None:
+def last_record(server: Server, parties: Parties, transcript: Transcript) -> RoundRecord | None:
     """That of the last committed round, where a crash kept it from being written down; None before the first.
 
     ``transcript`` has counted what crossed in that round. Its ``seconds`` are those of the attempt that succeeded.
     """
     done = server.last
-    return None if done is None else _record(done, server, clients, transcript, done.seconds)
-
-
-def enrol(server: Server, clients: Sequence[Client]) -> None:
-    """Make the roster of the clients' own keys and have everyone pin it.
-
-    Raises ``BudgetExceeded`` where all rounds of a run that has not begun do not fit into what is left of a budget.
-    """
-    roster = {client.name: client.public_key for client in clients}
-    if len(roster) != len(clients):
-        raise BadInput("two clients have the same name: every client needs its own")
-    plan = server.enrol(roster)
-    for client in clients:
-        client.pin(roster, plan, 0 if server.begun else plan.rounds)
+    return None if done is None else _record(done, server, parties, transcript, done.seconds)
 
 
 @dataclass
@@ -105,56 +100,48 @@ class LeftOut:
         return {name: self.faults.get(name, "left out: in dispute about shares") for name in self.names}
 
 
-def _attempt(
-    server: Server,
-    clients: Sequence[Client],
-    engine: LocalEngine,
-    transcript: Transcript,
-    number: int,
-    left_out: LeftOut,
-) -> Outcome:
+def _attempt(server: Server, parties: Parties, transcript: Transcript, number: int, left_out: LeftOut) -> Outcome:
     """The round, tried again without those who refused; who is named or suspected joins ``left_out``, for the run."""
+    plan = server.plan
     refused: set[str] = set()
     for tries_left in reversed(range(ATTEMPTS)):
-        known = left_out.reasons()
+        known = left_out.reasons() | _absent(plan, parties)
         try:
-            outcome = server.round(transcript.recording(engine.exchange(number), number), refused.union(known))
+            outcome = server.round(transcript.recording(parties.exchange(number), number), refused.union(known))
         except RoundFailed as failure:
             refused |= {name for name, why in failure.lost.items() if _will_refuse_again(why)}
-            left_out.learn(server.plan, failure.lost, failure.disputes)
-            if tries_left == 0 or len(clients) - len(refused.union(left_out.reasons())) < server.plan.minimum:
-                _refuse_over_budget(server, clients, failure)
+            left_out.learn(plan, failure.lost, failure.disputes)
+            if tries_left == 0 or len(plan.clients) - len(refused.union(left_out.reasons())) < plan.minimum:
+                parties.refuse(plan, failure.lost)
                 raise
         else:
-            left_out.learn(server.plan, outcome.dropped, outcome.disputes)
+            left_out.learn(plan, outcome.dropped, outcome.disputes)
             return replace(outcome, dropped={**known, **outcome.dropped})
     raise AssertionError("every attempt returns or raises")
 
 
+def _absent(plan: Plan, parties: Parties) -> dict[str, str]:
+    """Who cannot be asked now. Raises ``RoundFailed``, before an attempt is spent, where too few are left."""
+    present = parties.present(plan)
+    absent = {name: "not reached" for name in plan.clients if name not in present}
+    if len(present) < plan.minimum:
+        raise RoundFailed(
+            f"{len(present)} clients were reached, {plan.minimum} are needed. Lost: {', '.join(sorted(absent))}. "
+            "The model is unchanged.",
+            absent,
+        )
+    return absent
+
+
 def _will_refuse_again(why: str) -> bool:
-    """Who refused will do so again. Who was silent, garbled or behind may be back."""
-    return why.startswith("refused: ") and why != "refused: behind"
+    """Who refused will do so again. Who was silent, garbled, behind or restarted may be back."""
+    return why.startswith("refused: ") and why not in ("refused: behind", "refused: spent")
 
 
-def _refuse_over_budget(server: Server, clients: Sequence[Client], failure: RoundFailed) -> None:
-    """Raise the first refusing client's own error, with its figures."""
-    for client in clients:
-        if failure.lost.get(client.name) == "refused: budget":
-            client.account.ledger.check(releases(server.plan))
-
-
-def _measured(server: Server, clients: Sequence[Client]) -> Measured | None:
-    """What the round measured on held-out records, from the server or, where that cannot read it, from a client."""
-    if server.plan.privacy.held_out is None or server.measured is not None:
-        return server.measured
-    current = (client for client in clients if client.model_round(server.run) == server.round_number)
-    return next((client.measured(server.run) for client in current), None)
-
-
-def _record(
-    outcome: Outcome, server: Server, clients: Sequence[Client], transcript: Transcript, seconds: float
-) -> RoundRecord:
-    epsilons = {client.name: client.epsilon() for client in clients}
+def _record(outcome: Outcome, server: Server, parties: Parties, transcript: Transcript, seconds: float) -> RoundRecord:
+    measured = server.measured
+    if measured is None and server.plan.privacy.held_out is not None:  # only clients can read it
+        measured = parties.measured(server.run, server.round_number)
     return RoundRecord(
         round=outcome.round,
         attempt=outcome.attempt,
@@ -162,10 +149,10 @@ def _record(
         dropped=dict(sorted(outcome.dropped.items())),
         recovered=outcome.recovered,
         accuracy=outcome.accuracy,
-        epsilon={name: value for name, value in epsilons.items() if value is not None},
+        epsilon=parties.epsilon(server),
         upload_bytes=dict(sorted(transcript.up.items())),
         download_bytes=dict(sorted(transcript.down.items())),
         seconds=seconds,
         void=outcome.void,
-        held_out=_measured(server, clients),
+        held_out=measured,
     )

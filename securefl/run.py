@@ -1,37 +1,36 @@
-"""One run in one folder: builds clients and server from a job, checkpoints after every round, closes with a summary.
+"""One run in one folder, as its coordinator sees it: checkpoints after every round, closes with a summary and report.
 
-In this engine all parties share the folder: ``server/`` and ``clients/NAME/`` hold what each keeps for itself.
+``server/`` holds what the server keeps. In the embedded engine ``clients/NAME/`` is there too, and what each client
+keeps for itself in it; elsewhere clients are where their owners run them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
 import msgspec
-import numpy as np
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
-from securefl import closing, run_clients
+from securefl import closing, settings
 from securefl import job as jobs
 from securefl.calibration import calibrated
-from securefl.data import Dataset
-from securefl.engines.local import LocalEngine
 from securefl.errors import BadInput, NotARun, RunExists
 from securefl.export import model_file
 from securefl.job import Job
+from securefl.parties import Carried, Held, Setting
 from securefl.plan import Plan
 from securefl.records import RoundRecord, Summary
 from securefl.report import declared, facts
 from securefl.report.canonical import many
+from securefl.report.statement import SignedStatement
 from securefl.report.view import server_view
-from securefl.round import enrol, federate, last_record
-from securefl.run_clients import Carried, Material
+from securefl.round import conduct, last_record
 from securefl.run_folder import (
     AUDIT,
     HISTORY,
@@ -51,6 +50,7 @@ from securefl.run_folder import (
 )
 from securefl.run_lock import Lock, lock
 from securefl.server import Server
+from securefl.settings import EMBEDDED, Engine
 from securefl.store import Store
 from securefl.transcript import Crossing, Transcript
 
@@ -58,7 +58,7 @@ from securefl.transcript import Crossing, Transcript
 class Run:
     """A run that can be started, stopped at any moment and resumed."""
 
-    def __init__(self, job: Job, folder: Path, material: Material, held: Lock, begun: bytes | None = None) -> None:
+    def __init__(self, job: Job, folder: Path, setting: Setting, held: Lock, begun: bytes | None = None) -> None:
         """``held``: what keeps other processes from running in the folder, as long as this lives. ``begun``: the plan
         that it was begun under; ``NotARun`` if the job gives another.
         """
@@ -66,16 +66,20 @@ class Run:
         self.job = job
         self.folder = folder
         self.history = lines(folder / HISTORY, RoundRecord)
-        self._material, self._federation, self._test = material, material.federation, material.test
-        self._clients = run_clients.clients(job, folder, material)
-        self._server = self._coordinator()
-        plan = self._server.enrol({client.name: client.public_key for client in self._clients})
-        if begun not in (None, plan.encoded()):
-            raise NotARun(f"{folder} was begun under another plan than its {JOB} now gives: restore the job file")
-        enrol(self._server, self._clients)
+        self._federation, self._test = setting.federation, setting.test
+        self._parties = setting.parties(job, folder, (folder / HISTORY).exists())
+        try:
+            self._server = self._coordinator()
+            plan = self._server.enrol(self._parties.roster)
+            if begun not in (None, plan.encoded()):
+                raise NotARun(f"{folder} was begun under another plan than its {JOB} now gives: restore the job file")
+            self._parties.enrol(self._server)
+        except BaseException:
+            self._parties.close()
+            raise
 
     @classmethod
-    def create(cls, job: Job, folder: Path, audit: Path | None = None) -> Run:
+    def create(cls, job: Job, folder: Path, audit: Path | None = None, engine: Engine = EMBEDDED) -> Run:
         """A new run. ``audit``: the result of one of the same noise and protection, for its report.
 
         Raises ``RunExists`` if the folder is taken, ``BadInput`` for a job that could fail later, or another's audit.
@@ -84,8 +88,8 @@ class Run:
 
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunExists(f"{folder} exists and is not empty: choose another --out, or securefl resume {folder}")
-        material = run_clients.load(job)  # first: a loader that fails must not leave the folder taken
-        job = calibrated(job, vector.build(material.federation.model, job.model.seed))
+        setting = settings.of(engine, job)  # first: a loader that fails must not leave the folder taken
+        job = calibrated(job, vector.build(setting.federation.model, job.model.seed))
         private_folder(folder)
         held = lock(folder)  # before the claim: whoever resumes now must not find half a run
         try:
@@ -94,7 +98,8 @@ class Run:
         except FileExistsError as error:
             raise RunExists(f"{folder} was just taken by another run: choose another --out") from error
         try:
-            run = cls(job, folder, material, held)
+            settings.write(engine, folder)
+            run = cls(job, folder, setting, held)
             run._take(audit)
         except BaseException:  # nothing has run yet, and the name is free again
             shutil.rmtree(folder)
@@ -109,9 +114,9 @@ class Run:
             raise NotARun(f"{folder} is not the folder of a run: it has no {JOB}")
         held = lock(folder)
         job = jobs.load(folder / JOB)
-        run_clients.require_ledgers(job, folder)
         recorded = folder / PLAN
-        run = cls(job, folder, run_clients.load(job), held, recorded.read_bytes() if recorded.exists() else None)
+        setting = settings.of(settings.read(folder), job)
+        run = cls(job, folder, setting, held, recorded.read_bytes() if recorded.exists() else None)
         if not recorded.exists():
             write(recorded, run.plan.encoded())
         return run
@@ -135,7 +140,7 @@ class Run:
 
     def carried_over(self) -> dict[str, Carried]:
         """What earlier runs left of each owner's budget; of owners without a budget, nothing."""
-        return run_clients.carried_over(self._clients, self._server.run, self.plan)
+        return self._parties.carried_over(self._server.run, self.plan)
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run what remains, one record a round. A round that was yielded survives any later crash."""
@@ -147,7 +152,7 @@ class Run:
             (self.folder / HISTORY).open("ab") as history,
         ):
             transcript = Transcript(lambda crossing: append(crossings, crossing))
-            remaining = federate(self._server, self._clients, faults=self.job.silences, transcript=transcript)
+            remaining = conduct(self._server, self._parties, None, transcript)
             for record in chain(self._unrecorded(), remaining):
                 append_durably(history, record)
                 self.history.append(record)
@@ -165,7 +170,7 @@ class Run:
             transcript = Transcript()
             crossings = lines(self.folder / TRANSCRIPT, Crossing)
             transcript.count(crossing for crossing in crossings if crossing.round == committed)
-            record = last_record(self._server, self._clients, transcript)
+            record = last_record(self._server, self._parties, transcript)
             yield from () if record is None else (record,)
 
     def finish(self) -> Summary:
@@ -174,16 +179,13 @@ class Run:
         The accuracy is that of the model after the last round. The model is written by the server or, where that cannot
         read it, by every client that holds it, in the client's own folder.
         """
-        from securefl import evaluation
         from securefl import report as reports
 
-        path, file, model = self._write_model()
-        accuracy = evaluation.accuracy_of(self._federation.model, self.plan.model_seed, model, self._test)
-        summary = self._summary(path, hashlib.sha256(file).hexdigest(), accuracy)
-        write(self.folder / SUMMARY, msgspec.json.encode(summary))
-        exchange = LocalEngine({client.name: client for client in self._clients}).exchange(self._server.round_number)
-        roster = {client.name: client.public_key for client in self._clients}
+        exchange = self._parties.exchange(self._server.round_number)
+        roster = self._parties.roster
         stated = closing.statements(self._server.run, roster, exchange)
+        summary = self._summary(stated)
+        write(self.folder / SUMMARY, msgspec.json.encode(summary))
         write(self.folder / STATEMENTS, many(stated))
         report = reports.assembled(self.folder, datetime.now(UTC).isoformat(timespec="seconds"))
         contributors = {name for record in self.history for name in record.contributors}
@@ -191,6 +193,10 @@ class Run:
         reports.write(self.folder, replace(report, signatures=signatures))
         reports.render(self.folder)
         return summary
+
+    def close(self) -> None:
+        """Let go of the clients. Nothing is lost: the run can be opened again."""
+        self._parties.close()
 
     def _coordinator(self) -> Server:
         private_folder(self.folder / "server")
@@ -208,40 +214,47 @@ class Run:
             privacy=self.job.terms,
         )
 
-    def _write_model(self) -> tuple[Path, bytes, NDArray[np.float32]]:
-        """The global model: where it was written first, as a file, and as parameters."""
+    def _model(self) -> Held | None:
+        """The global model, written down; None where only clients elsewhere can read it."""
         model, path = self._server.model(), self.folder / MODEL
         if model is not None:
             file = model_file(self._federation.model, self.plan.model_seed, model)
             write(path, file)
-            return path, file, model
-        run, last = self._server.run, self._server.round_number
-        holders = [client for client in self._clients if client.model_round(run) == last]
-        for client in holders:
-            write(self.folder / "clients" / client.name / MODEL, client.model_file(run) or b"")
-        held = [(client, client.model_file(run), client.model(run)) for client in holders[:1]]
-        for client, found, parameters in held:
-            if found is not None and parameters is not None:
-                return self.folder / "clients" / client.name / MODEL, found, parameters
-        raise NotARun("no client holds the model of the last round: securefl resume continues until one does")
+            return Held(path, file, model)
+        return next(iter(self._parties.models(self._server.run, self._server.round_number)), None)
 
     def _twin(self) -> float | None:
         """What plain training on all rows in one place would give: possible here because one process holds them all."""
         from securefl import evaluation
         from securefl.pilots import Recipe
 
-        if self._test is None:
+        data = self._parties.records()
+        if self._test is None or not data:
             return None
         recipe = self._federation.twin or Recipe(self.job.mechanism, self.job.optimizer, self.job.rounds)
-        data: list[Dataset] = list(self._material.data.values())
         return evaluation.centralised_accuracy(self._federation.model, self.plan.model_seed, data, self._test, recipe)
 
-    def _summary(self, model: Path, sha256: str, accuracy: float | None) -> Summary:
-        spent = {client.name: value for client in self._clients if (value := client.epsilon()) is not None}
-        per_client_round = len(self._clients) * max(len(self.history), 1)
+    def _accuracy(self, held: Held | None) -> float | None:
+        """On the public test set; where only clients elsewhere can read the model, as they measured it last."""
+        from securefl import evaluation
+
+        if held is None:
+            return self.history[-1].accuracy if self.history else None
+        return evaluation.accuracy_of(self._federation.model, self.plan.model_seed, held.parameters, self._test)
+
+    def _summary(self, stated: Sequence[SignedStatement]) -> Summary:
+        held = self._model()
+        hashes = Counter(one.statement.model for one in stated if one.statement.model != "unknown")
+        if held is None and not hashes:
+            raise NotARun("no client holds the model of the last round: securefl resume continues until one does")
+        told = {one.statement.client: one.statement.epsilon_after for one in stated}
+        spent = {name: value for name, value in told.items() if isinstance(value, float)} | self._parties.epsilon(
+            self._server
+        )
+        per_client_round = len(self.plan.clients) * max(len(self.history), 1)
         budget = self.job.budget
         return Summary(
-            accuracy=accuracy,
+            accuracy=self._accuracy(held),
             accuracy_centralised=self._twin(),
             epsilon=max(spent.values()) if spent else None,
             epsilon_by_client=spent,
@@ -256,8 +269,8 @@ class Run:
             hazards=declared.of_job(self.job),
             seconds=sum(record.seconds for record in self.history),
             run=str(self.folder),
-            model=str(model),
+            model="at the clients" if held is None else str(held.path),
             report=str(self.folder / "report.html"),
             id=self._server.run,
-            model_sha256=sha256,
+            model_sha256=hashes.most_common(1)[0][0] if held is None else hashlib.sha256(held.file).hexdigest(),
         )

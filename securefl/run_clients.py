@@ -1,11 +1,10 @@
-"""The clients of a run in the embedded engine, each with what it keeps for itself and for longer than the run.
+"""The embedded engine: the clients of a run, each with what it keeps for itself and for longer than the run.
 
 ``clients/NAME/`` in the run's folder holds what is of this run; beside the ledger of its data lie identity and memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from securefl.data import Dataset
 from securefl.errors import LedgerError
 from securefl.job import Job
 from securefl.job.federation import Federation
-from securefl.plan import Plan
 from securefl.policy import Policy
 from securefl.privacy.fingerprint import refuse_twin
 from securefl.privacy.ledger import Ledger, Owner
 from securefl.privacy.ledger.file import is_ledger, read
-from securefl.releases import releases
 from securefl.run_folder import HISTORY, STORE, private_folder
 from securefl.store import Store
+from securefl.together import Together
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,16 @@ class Material:
     held_out: dict[str, Dataset]
     test: Dataset | None
 
+    def parties(self, job: Job, folder: Path, begun: bool) -> Together:
+        """All clients of the job, in this process.
 
-@dataclass(frozen=True)
-class Carried:
-    """What a data set was charged for already: epsilon, by so many charges of earlier runs; and what still fits."""
-
-    epsilon: float
-    charges: int
-    rounds_left: int
+        Raises ``LedgerError`` for a ledger that is another's, is missing though the run has ``begun``, or is a second
+        of these records.
+        """
+        if begun:
+            require_ledgers(job, folder)
+        clients = [_client(job, folder, self, name) for name in self.federation.clients]
+        return Together(clients, job.silences, folder, list(self.data.values()))
 
 
 def load(job: Job) -> Material:
@@ -52,22 +52,6 @@ def load(job: Job) -> Material:
     if job.metrics is not None and federation.held_out is not None:
         held_out = {name: federation.held_out(name) for name in federation.clients}
     return Material(federation, {name: federation.load(name) for name in federation.clients}, held_out, test)
-
-
-def clients(job: Job, folder: Path, material: Material) -> list[Client]:
-    """All clients of the job. Raises ``LedgerError`` for a ledger that is another's, or a second of these records."""
-    return [_client(job, folder, material, name) for name in material.federation.clients]
-
-
-def carried_over(clients: Sequence[Client], run: str, plan: Plan) -> dict[str, Carried]:
-    """By name, what earlier runs left of the budget of each client whose data was charged before."""
-    found = {}
-    for client in clients:
-        ledger = client.account.ledger
-        earlier = [entry for entry in ledger.entries() if entry.run != run]
-        if ledger.budget is not None and earlier:
-            found[client.name] = Carried(ledger.epsilon(), len(earlier), ledger.affordable(releases(plan)))
-    return found
 
 
 def require_ledgers(job: Job, folder: Path) -> None:

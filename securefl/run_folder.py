@@ -24,6 +24,7 @@ MODEL: Final = "model.safetensors"
 STORE: Final = "store.sqlite"
 LOCK: Final = "lock"
 AUDIT: Final = "audit.json"
+ENGINE: Final = "engine.json"
 
 T = TypeVar("T")
 

@@ -42,6 +42,17 @@ Ledgers = Annotated[
     Path | None,
     typer.Option("--ledgers", metavar="FOLDER", help="Where the clients' ledgers are, if elsewhere.", callback=_named),
 ]
+ServerHome = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="The coordinator's folder, as 'server init' made it.", callback=_named)
+]
+SiteHome = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="The site's folder, as 'site init' made it.", callback=_named)
+]
+SentFile = Annotated[
+    Path, typer.Argument(metavar="REQUEST", help="The file that a site's administrator sent.", callback=_named)
+]
+Days = Annotated[int, typer.Option(metavar="N", min=1, max=3650, help="For how many days certificates are valid.")]
+NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, private to you.", callback=_named)]
 
 
 class Interrupted(SecureFLError):

@@ -50,7 +50,7 @@ def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Fed
         clients=clients,
         load=pilot.load,
         test=pilot.test,
-        model=pilot.model if factory is None else _model(factory),
+        model=pilot.model if factory is None else factory_of(factory),
         data_name=pilot.name,
         twin=pilot.public,
         held_out=pilot.held_out,
@@ -61,11 +61,11 @@ def of_code(loader: str, test: str | None, factory: str, data: Data) -> Federati
     """A federation over data of your own. Raises ``BadJob`` where the code that is named cannot be imported."""
     return Federation(
         clients=data.clients,
-        load=_loader(loader, data.sizes),
-        test=None if test is None else _test(test),
-        model=_model(factory),
+        load=loader_of(loader, data.sizes),
+        test=None if test is None else test_of(test),
+        model=factory_of(factory),
         data_name=data.name,
-        held_out=None if data.held_out is None else _loader(data.held_out, {}, "data.held_out"),
+        held_out=None if data.held_out is None else loader_of(data.held_out, {}, "data.held_out"),
     )
 
 
@@ -93,7 +93,8 @@ def _imported(name: str) -> object:
     return importlib.import_module(name)
 
 
-def _loader(name: str, sizes: Mapping[str, int], key: str = "data.loader") -> Callable[[str], Dataset]:
+def loader_of(name: str, sizes: Mapping[str, int], key: str = "data.loader") -> Callable[[str], Dataset]:
+    """What loads a client's records, which declare those sizes that are known. Raises ``BadJob`` as ``resolve`` does."""
     function = resolve(key, name)
 
     def load(client: str) -> Dataset:
@@ -103,13 +104,15 @@ def _loader(name: str, sizes: Mapping[str, int], key: str = "data.loader") -> Ca
     return load
 
 
-def _test(name: str) -> Callable[[], Dataset]:
+def test_of(name: str) -> Callable[[], Dataset]:
+    """What loads a public test set. Raises ``BadJob`` as ``resolve`` does."""
     function = resolve("data.test", name)
     return lambda: _dataset(f"{name}()", function)
 
 
-def _model(name: str) -> Callable[[], nn.Module]:
-    function = resolve("model.factory", name)
+def factory_of(name: str, key: str = "model.factory") -> Callable[[], nn.Module]:
+    """What makes fresh models. Raises ``BadJob`` as ``resolve`` does."""
+    function = resolve(key, name)
 
     def factory() -> nn.Module:
         from torch import nn

@@ -194,10 +194,13 @@ def _explained(message: str, tables: Mapping[str, object], kind: type[msgspec.St
 
 
 def _choices(kind: type[msgspec.Struct], key: str) -> Sequence[str]:
+    """What the value at ``key``, or each in the list there, may be."""
     hint: object = kind
-    for name in key.split("."):
-        hint = get_type_hints(hint)[name]
-    return get_args(hint)
+    for name in re.sub(r"\[.*?\]", "", key).split("."):
+        section = next(part for part in (hint, *get_args(hint)) if _is_section(part))
+        hint = get_type_hints(section)[name]
+    choices = get_args(hint)
+    return get_args(choices[0]) if "[" in key else choices
 
 
 def _at(tables: Mapping[str, object], key: str) -> str:

@@ -37,7 +37,7 @@ class Ended:
         run = Run.create(toy.job(rounds=1), folder)
         list(run.rounds())
         self.id = run.finish().id
-        self.clients: list[Client] = run._clients
+        self.clients: list[Client] = run._parties.clients
         self.report = reports.read(folder)
         self.roster = {one.name: one.public_key for one in self.clients}
 
@@ -236,10 +236,10 @@ def test_a_client_that_has_stated_its_side_of_a_run_takes_no_further_part_in_it(
     run = Run.create(toy.job(protection={"threshold": 3}), tmp_path / "run")
     records = run.rounds()
     assert "ada" in next(records).contributors
-    said = statement(run._clients[0].handle(encode(StateRequest(run._server.run)))).statement
+    said = statement(run._parties.clients[0].handle(encode(StateRequest(run._server.run)))).statement
     assert len(said.charges) == 1
     assert next(records).dropped == {"ada": "refused: policy"}
-    assert "is over for this client" in run._clients[0].errors[-1]
+    assert "is over for this client" in run._parties.clients[0].errors[-1]
 
 
 def test_a_client_that_accepted_no_plan_says_nothing() -> None:

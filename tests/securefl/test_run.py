@@ -147,7 +147,7 @@ def test_two_processes_at_once_cannot_run_in_one_folder_and_one_that_reads_may(t
 
 def interrupt(run: Run, answers: int) -> None:
     """Have Ctrl-C come in place of the fourth client's next answer after so many."""
-    interrupted = run._clients[3]
+    interrupted = run._parties.clients[3]
     answer, count = interrupted.handle, itertools.count()
 
     def stop(request: bytes) -> bytes:
@@ -163,12 +163,12 @@ def test_ctrl_c_in_the_middle_of_a_round_leaves_it_charged_and_resumable(tmp_pat
     interrupt(run, answers=8)  # after two rounds' worth of answers have begun
     with pytest.raises(KeyboardInterrupt):
         list(run.rounds())
-    charged = len(run._clients[0].account.ledger.entries())
+    charged = len(run._parties.clients[0].account.ledger.entries())
     resumed = Run.open(tmp_path / "run")
     list(resumed.rounds())
     summary = resumed.finish()
     assert summary.rounds == 3
-    assert len(resumed._clients[0].account.ledger.entries()) >= max(charged, 3)
+    assert len(resumed._parties.clients[0].account.ledger.entries()) >= max(charged, 3)
 
 
 def allowing(epsilon: float, rounds: int) -> Job:
@@ -182,7 +182,7 @@ def test_a_run_whose_rounds_do_not_all_fit_is_refused_before_the_first_and_leave
     assert refusal.value.spent == 0 and refusal.value.after > refusal.value.cap == 3.0
     assert not (tmp_path / "run").exists()
     created = Run.create(demo(rounds=15), tmp_path / "run")  # the name is free, and what was said to fit does
-    assert [len(client.account.ledger.entries()) for client in created._clients] == [0] * 5
+    assert [len(client.account.ledger.entries()) for client in created._parties.clients] == [0] * 5
 
 
 def test_a_budget_that_lost_attempts_used_up_ends_the_run_and_says_what_would_fit(tmp_path: Path) -> None:
@@ -344,8 +344,8 @@ def test_a_key_lies_in_its_clients_own_store_and_nowhere_else(tmp_path: Path, ce
     run = Run.create(demo(cell), tmp_path / "run")
     list(run.rounds())
     run.finish()
-    places = {client.name: tmp_path / "run" / "clients" / client.name / "store.sqlite" for client in run._clients}
-    keys = {client._keyholder(run._server.run)._held.record.key for client in run._clients}
+    places = {client.name: tmp_path / "run" / "clients" / client.name / "store.sqlite" for client in run._parties.clients}
+    keys = {client._keyholder(run._server.run)._held.record.key for client in run._parties.clients}
     assert len(keys) == 1
     (key,) = keys
     for needle in (key[:64], key[512:576], key[-32:]):
@@ -353,5 +353,5 @@ def test_a_key_lies_in_its_clients_own_store_and_nowhere_else(tmp_path: Path, ce
         assert holders == set(places.values())
     for path in places.values():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    for client in run._clients:
+    for client in run._parties.clients:
         assert client.errors == [] and key[:16].hex() not in repr(vars(client))

@@ -1,0 +1,23 @@
+"""A plan in words, for the person who has to say yes or no to it."""
+
+from __future__ import annotations
+
+from securefl.plan import Plan
+from securefl.protection import KINDS
+from securefl.releases import releases
+
+
+def described(name: str, plan: Plan) -> dict[str, str]:
+    """Labels and texts. ``name``: the plan's SHA-256."""
+    weights = "all alike" if len(set(plan.weights)) == 1 else ", ".join(f"{weight:g}" for weight in plan.weights)
+    return {
+        "plan": name,
+        "job": plan.job,
+        "clients": f"{', '.join(plan.clients)}; weights {weights}",
+        "rounds": f"{plan.rounds}, of {plan.mechanism.steps} steps each at sampling rate {plan.mechanism.sampling_rate:g}",
+        "who sees": KINDS[plan.protection].visibility,
+        "sums": f"of at least {plan.minimum} clients, withstanding {plan.colluders} that work with the server",
+        "model": f"{plan.dimension} parameters, architecture {plan.architecture}",
+        "releases": "; ".join(map(str, releases(plan))) or "no differential privacy: nothing bounds what is revealed",
+        "simulated": "yes: noise may come from seeds, which protects nobody" if plan.privacy.simulated else "no",
+    }

@@ -1,0 +1,155 @@
+"""The coordinator's line to the sites: a job at the nvflare server, submitted anew whenever it is gone.
+
+Nothing is lost with a job: what was being carried is carried again by the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Condition, Lock, Thread
+from typing import Final
+
+from protocols.errors import MalformedMessage
+from securefl.engines.nvflare.frames import SOCKET, Back, Call, Ready, decoded, encoded
+from securefl.engines.nvflare.jobs import Jobs, Unreachable
+from securefl.engines.pipe import Door, Lost, Pipe
+
+_START: Final = 60.0  # seconds that a submitted job may take until it is ready
+_LOOK: Final = 1.0  # seconds between looks at a job that is not ready
+_AGAIN: Final = 2.0  # seconds before a server that was not reached is tried again
+
+
+@dataclass
+class _Connected:
+    """A job that is ready: its end of the socket, and who waits for what it brings back."""
+
+    pipe: Pipe
+    sites: frozenset[str]
+    sending: Lock = field(default_factory=Lock)
+    waiting: dict[int, Future[bytes]] = field(default_factory=dict)
+
+
+class Line:
+    """One coordinator's. ``kit``: the server's, in whose folder the job looks for the coordinator."""
+
+    def __init__(self, kit: Path, jobs: Jobs, tell: Callable[[str], None] = lambda what: None) -> None:
+        self._jobs, self._tell = jobs, tell
+        self._door = Door(kit / SOCKET)
+        self._changed = Condition()
+        self._connected: _Connected | None = None
+        self._submitted = ""
+        self._calls = 0
+        self._open = True
+        for task in (self._accept, self._keep):
+            Thread(target=task, daemon=True).start()
+
+    def carry(self, site: str, letter: bytes, seconds: float) -> bytes | None:
+        """Take a letter to a site; its reply, or None where none came in time."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            self._changed.wait_for(lambda: self._connected is not None or not self._open, seconds)
+            connected = self._connected
+            if connected is None or site not in connected.sites:
+                return None
+            self._calls += 1
+            number, answer = self._calls, Future[bytes]()
+            connected.waiting[number] = answer
+        try:
+            call = Call(number, site, letter, max(0.1, until - time.monotonic()))
+            with connected.sending:
+                connected.pipe.send(encoded(call))
+            return answer.result(max(0.0, until - time.monotonic())) or None
+        except (Lost, Late):
+            return None
+        finally:
+            connected.waiting.pop(number, None)
+
+    def ready(self, seconds: float) -> bool:
+        """Wait until a job carries letters."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._connected is not None, seconds)
+
+    def include(self, missing: Collection[str]) -> None:
+        """Replace the job if sites that it lacks are connected to the server now."""
+        connected = self._connected
+        if connected is None or not set(missing) - connected.sites:
+            return
+        with suppress(Unreachable):
+            if self._jobs.connected() & (set(missing) - connected.sites):
+                connected.pipe.close()
+                self._lose(connected)
+
+    def close(self) -> None:
+        """End the job."""
+        self._open = False
+        if (connected := self._connected) is not None:
+            connected.pipe.close()
+        self._door.close()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _accept(self) -> None:
+        while self._open:
+            try:
+                pipe = self._door.accept()
+                ready = decoded(pipe.receive(10.0))
+            except (Lost, MalformedMessage):
+                continue
+            if not isinstance(ready, Ready) or ready.job != self._submitted:
+                pipe.close()  # a job of before, that is ending
+                continue
+            connected = _Connected(pipe, frozenset(ready.sites))
+            with self._changed:
+                self._connected = connected
+                self._changed.notify_all()
+            self._tell(f"connected: {', '.join(sorted(ready.sites))}")
+            Thread(target=self._read, args=(connected,), daemon=True).start()
+
+    def _read(self, connected: _Connected) -> None:
+        try:
+            while True:
+                back = decoded(connected.pipe.receive())
+                if isinstance(back, Back) and (answer := connected.waiting.get(back.number)) is not None:
+                    answer.set_result(back.reply)
+        except (Lost, MalformedMessage):
+            self._lose(connected)
+
+    def _lose(self, connected: _Connected) -> None:
+        with self._changed:
+            if self._connected is connected:
+                self._connected = None
+                self._tell("the job at the server has ended; another is started")
+            self._changed.notify_all()
+        for answer in list(connected.waiting.values()):
+            if not answer.done():
+                answer.set_result(b"")
+
+    def _keep(self) -> None:
+        """See to it that there is a job."""
+        while self._open:
+            try:
+                self._submitted = self._jobs.submit()
+                self._await(self._submitted)
+            except Unreachable as error:
+                self._tell(str(error))
+                time.sleep(_AGAIN)
+                continue
+            with self._changed:
+                self._changed.wait_for(lambda: self._connected is None or not self._open)
+        self._jobs.close()
+
+    def _await(self, job: str) -> None:
+        """Until the job is ready, over, or too late."""
+        until = time.monotonic() + _START
+        while self._open and time.monotonic() < until:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._connected is not None, _LOOK):
+                    return
+            if self._jobs.ended(job):
+                return

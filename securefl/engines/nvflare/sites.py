@@ -1,0 +1,136 @@
+"""A run whose clients are at sites: what the coordinator has of them, and how it reaches them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from protocols.base import Exchange
+from securefl import proposal
+from securefl.deployment.server_folder import ServerFolder
+from securefl.engines.correspondence import Correspondence
+from securefl.engines.nvflare import kit
+from securefl.engines.nvflare.jobs import Jobs
+from securefl.engines.nvflare.line import Line
+from securefl.errors import BadInput, Refused
+from securefl.global_state import Measured
+from securefl.parties import Carried, Held
+from securefl.plan import Plan
+from securefl.server import Server
+from securefl.settings import Nvflare
+
+if TYPE_CHECKING:
+    from securefl.data import Dataset
+    from securefl.job import Job
+    from securefl.job.federation import Federation
+
+_GREETING: Final = 5.0  # seconds in which a site that is there says so
+_LOOK: Final = 1.0  # seconds between looks at who is there
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the job's code gives to the coordinator: the model and the public test set, and nobody's records."""
+
+    federation: Federation
+    test: Dataset | None
+    engine: Nvflare
+
+    def parties(self, job: Job, folder: Path, begun: bool) -> Sites:
+        return Sites(job, ServerFolder(Path(self.engine.server)), self.engine)
+
+
+def load(job: Job, engine: Nvflare) -> Setting:
+    """Raises ``BadInput`` where the job names clients that are not on the roster."""
+    known = ServerFolder(Path(engine.server)).roster().members
+    if unknown := [name for name in job.clients if name not in known]:
+        raise BadInput(
+            f"the job names {unknown[0]!r}, who is not on the roster of {engine.server}: admit that site, or correct "
+            "data.clients"
+        )
+    federation = job.federation()
+    return Setting(federation, federation.test() if federation.test else None, engine)
+
+
+class Sites:
+    """Clients at sites, over NVIDIA FLARE. ``tell`` hears how the line fares, for whoever watches."""
+
+    def __init__(
+        self, job: Job, folder: ServerFolder, engine: Nvflare, tell: Callable[[str], None] = lambda what: None
+    ) -> None:
+        roster = folder.roster().pinned()
+        self.roster: Mapping[str, bytes] = {name: roster.public_key(name) for name in job.clients}
+        self._engine, self._tell = engine, tell
+        admin = kit.admin(folder.admin)
+        self._line = Line(folder.kit, Jobs(Path(admin.location), admin.username), tell)
+        self._letters = Correspondence(self._line.carry, engine.deadlines)
+
+    def enrol(self, server: Server) -> None:
+        """Propose the plan to the sites, and wait for those that have to look at it.
+
+        Raises ``Refused`` where so many refuse that no round could be.
+        """
+        plan = server.enrol(self.roster)
+        until = time.monotonic() + self._engine.patience
+        while True:
+            self.present(plan)
+            words = proposal.consents(server.run, plan, self.exchange(0))
+            accepted = [name for name, word in words.items() if word == "accepted"]
+            refusing = sorted(name for name, word in words.items() if word in ("refused", "budget"))
+            if len(plan.clients) - len(refusing) < plan.minimum:
+                raise Refused(
+                    f"{', '.join(refusing)} take no part in this plan ({plan.digest().hex()}), and {plan.minimum} "
+                    "clients are needed: their owners' logs say why"
+                )
+            waiting = sorted(set(plan.clients) - set(accepted) - set(refusing))
+            if not waiting or (len(accepted) >= plan.minimum and time.monotonic() > until):
+                return
+            if time.monotonic() > until:
+                raise Refused(
+                    f"{', '.join(waiting)} have not approved the plan ({plan.digest().hex()}) yet: resume the run once "
+                    "they have"
+                )
+            self._tell(f"waiting for {', '.join(waiting)} to approve plan {plan.digest().hex()}")
+            time.sleep(_LOOK)
+
+    def exchange(self, round: int) -> Exchange:
+        return self._letters.exchange
+
+    def present(self, plan: Plan) -> frozenset[str]:
+        """Who answers now. Waits for the fewest that a round needs, as long as the engine's patience."""
+        until = time.monotonic() + self._engine.patience
+        while True:
+            self._line.ready(min(_GREETING, self._engine.patience))
+            there = frozenset(self._letters.present(plan.clients, _GREETING))
+            if len(there) == len(plan.clients):
+                return there
+            self._line.include([name for name in plan.clients if name not in there])
+            if len(there) >= plan.minimum or time.monotonic() > until:
+                return there
+            time.sleep(_LOOK)
+
+    def epsilon(self, server: Server) -> dict[str, float]:
+        """Nothing: what owners have spent is in their ledgers, and in what they sign at the end."""
+        return {}
+
+    def measured(self, run: str, round: int) -> Measured | None:
+        return None
+
+    def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
+        """Owners keep their figures to themselves until they sign them."""
+
+    def carried_over(self, run: str, plan: Plan) -> dict[str, Carried]:
+        return {}
+
+    def models(self, run: str, round: int) -> Sequence[Held]:
+        """Where only they can read it, sites write the model into their own folders."""
+        return ()
+
+    def records(self) -> Sequence[Dataset]:
+        return ()
+
+    def close(self) -> None:
+        self._line.close()
