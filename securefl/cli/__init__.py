@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 import msgspec
 import typer
 
-from securefl.cli import auditing, machine, measuring, running, serving, siting
+from securefl.cli import auditing, keeping, machine, measuring, running, serving, siting
 from securefl.cli.options import Interrupted
 from securefl.errors import BadInput, SecureFLError
 
@@ -81,6 +81,7 @@ app.command()(auditing.verify)
 app.add_typer(auditing.ledger)
 app.add_typer(serving.server)
 app.add_typer(siting.site)
+app.command()(keeping.client)
 app.command()(machine.doctor)
 
 

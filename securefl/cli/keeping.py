@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from securefl.cli.options import AsJson, ServerHome, SiteHome, console_for, print_lines
+from securefl.cli.lines import labelled
+from securefl.cli.options import AsJson, ServerHome, SiteHome, console_for
 from securefl.cli.serving import server
 from securefl.cli.siting import site
 
@@ -81,7 +82,7 @@ def plans(folder: SiteHome, as_json: AsJson = False) -> None:
     waiting = Approvals(SiteFolder(folder).plans).waiting()
     console = console_for(as_json)
     for name, plan in waiting.items():
-        print_lines(console, described(name, plan))
+        labelled(console, described(name, plan))
     if not waiting:
         console.print("no plan waits for approval")
     if as_json:
@@ -103,7 +104,7 @@ def approve(
     from securefl.deployment.words import described
 
     approved = Approvals(SiteFolder(folder).plans).approve(plan)
-    print_lines(console_for(as_json), {**described(plan, approved), "approved": "for one run, whichever asks first"})
+    labelled(console_for(as_json), {**described(plan, approved), "approved": "for one run, whichever asks first"})
     if as_json:
         typer.echo(msgspec.json.encode({"approved": plan}).decode())
 

@@ -10,13 +10,15 @@ import msgspec
 import typer
 
 from securefl.cli.options import AsJson, Folder, Interrupted, JobFile, Out, console_for
-from securefl.errors import BudgetExceeded, RoundFailed, VerificationFailed
+from securefl.errors import BadInput, BudgetExceeded, RoundFailed, VerificationFailed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from securefl.engines.correspondence import Deadlines
     from securefl.job import Job
     from securefl.run import Run
+    from securefl.settings import Engine
 
 _DEMO_SILENCE: Final = (2, 3)  # exchange and round in which a client of the demo goes silent
 
@@ -55,6 +57,21 @@ def run(
     audit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What 'securefl audit' found of this job, for the report.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="KIND", help="Where the clients are: local (in this process) or nvflare (at sites).")
+    ] = "local",
+    server: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="nvflare: the coordinator's folder, as 'server init' made it.")
+    ] = None,
+    deadline: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="nvflare: for one exchange; who is later is a dropout.")
+    ] = 60.0,
+    training: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="nvflare: the same where clients train.")
+    ] = 900.0,
+    patience: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="nvflare: for enough sites to be there and take part.")
+    ] = 120.0,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,10 +80,14 @@ def run(
     Functions that it names as package.module:function must be installed, or lie in the folder you are in.
 
     Example:  [bold]securefl run examples/heart.toml --out runs/heart-1[/]
+
+    At sites:  [bold]securefl run job.toml --engine nvflare --server coordinator[/]
     """
     from securefl import job
+    from securefl.engines.correspondence import Deadlines
 
-    _start(job.load(job_file), out, as_json, audit)
+    chosen = _engine(engine, server, Deadlines(deadline, training), patience)
+    _start(job.load(job_file), out, as_json, audit, chosen)
 
 
 def check(job_file: JobFile, as_json: AsJson = False) -> None:
@@ -106,15 +127,29 @@ def _demo_silence(pilot: str, rounds: int | None) -> str:
     return f"{known_pilot(pilot).clients[2]}@{exchange}:{min(number, rounds or number)}"
 
 
-def _start(job: Job, out: Path | None, as_json: bool, audit: Path | None = None) -> None:
+def _engine(name: str, server: Path | None, deadlines: Deadlines, patience: float) -> Engine:
+    from securefl.settings import EMBEDDED, Nvflare
+
+    match name:
+        case "local":
+            return EMBEDDED
+        case "nvflare" if server is not None:
+            return Nvflare(str(server.absolute()), deadlines, patience)
+        case "nvflare":
+            raise BadInput("--engine nvflare: name the coordinator's folder with --server, as 'server init' made it")
+    raise BadInput(f"--engine {name!r}: it is local or nvflare")
+
+
+def _start(job: Job, out: Path | None, as_json: bool, audit: Path | None = None, engine: Engine | None = None) -> None:
     from securefl.job import slug
 
     console = console_for(as_json)
     folder = out or Path("runs") / f"{slug(job.name)}-{job.protection.kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     with console.status("loading data and model", spinner="line"):
         from securefl.run import Run
+        from securefl.settings import EMBEDDED
 
-        created = Run.create(job, folder, audit)
+        created = Run.create(job, folder, audit, engine or EMBEDDED)
     _finish(created, console, as_json)
 
 
@@ -139,6 +174,8 @@ def _finish(run: Run, console: Console, as_json: bool) -> None:
         if run.history:
             display.say(console, f"the {len(run.history)} rounds that are complete: securefl report {run.folder}")
         raise
+    finally:
+        run.close()
     display.closing(console, job, summary)
     if as_json:
         typer.echo(msgspec.json.encode(summary).decode())
