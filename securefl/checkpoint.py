@@ -55,6 +55,10 @@ class Kept:
         self.state = msgspec.structs.replace(self.state, **changes)
         self._store.put({_NAME: msgspec.msgpack.encode(self.state)})
 
+    def adopt(self, state: State) -> None:
+        """Go on with another state in the place of this one; on disk when it returns."""
+        self.save(**msgspec.structs.asdict(state))
+
     @property
     def sealed(self) -> Envelope | None:
         """The current model as a client sealed it, which the server cannot read; None where there is no such yet."""

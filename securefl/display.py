@@ -13,10 +13,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
+from rich.text import Text
 
 from securefl.job import Job
 from securefl.precision import Facts
 from securefl.records import RoundRecord, Summary
+from securefl.screen import Screen
 
 if TYPE_CHECKING:
     from securefl.parties import Carried
@@ -56,10 +58,16 @@ def _assumption(job: Job) -> str:
     return f"Single updates stay hidden {helped if colluders else alone}; a sum is of at least {job.minimum} clients."
 
 
-def follow(console: Console, job: Job, done: Sequence[RoundRecord], coming: Iterable[RoundRecord]) -> None:
-    """Show rounds as they are completed; those done before a resume come first."""
+def follow(
+    console: Console,
+    job: Job,
+    done: Sequence[RoundRecord],
+    coming: Iterable[RoundRecord],
+    screen: Screen | None = None,
+) -> None:
+    """Show rounds as they are completed; those done before a resume come first. ``screen``: who hears what goes on."""
     if console.is_terminal:
-        _live(console, job, done, coming)
+        _live(console, job, done, coming, screen or Screen(console))
         return
     for record in done:
         console.print(line(job, record), soft_wrap=True, markup=False, highlight=False)
@@ -101,25 +109,30 @@ def say(console: Console, markup: str) -> None:
     console.print(markup, soft_wrap=not console.is_terminal, highlight=False)
 
 
-def _live(console: Console, job: Job, done: Sequence[RoundRecord], coming: Iterable[RoundRecord]) -> None:
-    """A table that grows at its end; the whole of it is printed at last, also when it is interrupted."""
+def _live(
+    console: Console, job: Job, done: Sequence[RoundRecord], coming: Iterable[RoundRecord], screen: Screen
+) -> None:
+    """A table that grows at its end, and below it what is being done now.
+
+    The whole table is printed at last, also when it is interrupted.
+    """
     records = list(done)
     room = max(3, console.height - _CHROME)
+    spinner = Spinner("line")
+
+    def working() -> Group:
+        shown = records[-room:]
+        spinner.update(text=Text(screen.doing(job, shown[-1].round + 1 if shown else 1)))
+        return Group(_table(job, shown), spinner)
+
     try:
-        with Live(console=console, transient=True, refresh_per_second=8) as live:
-            live.update(_working(job, records[-room:]), refresh=True)
+        with Live(get_renderable=working, console=console, transient=True, refresh_per_second=8) as live:
             for record in coming:
                 records.append(record)
-                live.update(_working(job, records[-room:]), refresh=True)
+                live.refresh()
     finally:
         if records:
             console.print(_table(job, records))
-
-
-def _working(job: Job, records: Sequence[RoundRecord]) -> Group:
-    current = records[-1].round + 1 if records else 1
-    doing = f"round {current} of {job.rounds}: training, then summing" if current <= job.rounds else "last evaluation"
-    return Group(_table(job, records), Spinner("line", text=doing))
 
 
 def _table(job: Job, records: Sequence[RoundRecord]) -> Table:
@@ -153,10 +166,12 @@ def _outcome(record: RoundRecord, client: str) -> str:
 
 
 def _epsilon(job: Job, record: RoundRecord) -> str:
-    """The most that any client has spent, of what each allows."""
+    """The most that any client has spent, of what each allows, where that is known before they sign it at the end."""
     if job.budget is None:
         return "no DP"
-    return f"{max(record.epsilon.values(), default=0.0):.2f} of {job.budget.epsilon:g}"
+    if not record.epsilon:
+        return "at the sites"
+    return f"{max(record.epsilon.values()):.2f} of {job.budget.epsilon:g}"
 
 
 def _sent(record: RoundRecord) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from protocols.base import Exchange
 from securefl.global_state import Measured
 from securefl.plan import Plan
+from securefl.progress import Tell, nobody
 
 if TYPE_CHECKING:
     from securefl.data import Dataset
@@ -99,6 +100,9 @@ class Setting(Protocol):
         """The public test set."""
         ...
 
-    def parties(self, job: Job, folder: Path, begun: bool) -> Parties:
-        """The clients of a run in this folder. Raises ``LedgerError`` where a run that has ``begun`` lacks a ledger."""
+    def parties(self, job: Job, folder: Path, begun: bool, tell: Tell = nobody) -> Parties:
+        """The clients of a run in this folder; ``tell`` hears how they are reached.
+
+        Raises ``LedgerError`` where a run that has ``begun`` lacks a ledger.
+        """
         ...

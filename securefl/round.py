@@ -19,6 +19,7 @@ from securefl.errors import RoundFailed
 from securefl.outcome import Outcome
 from securefl.parties import Parties
 from securefl.plan import Plan
+from securefl.progress import PRESENCE, Stage
 from securefl.records import RoundRecord
 from securefl.server import Server
 from securefl.together import Together
@@ -54,12 +55,17 @@ def conduct(server: Server, parties: Parties, rounds: int | None, transcript: Tr
     server.set_up(transcript.recording(parties.exchange(0), 0))
     left_out = LeftOut()
     while server.round_number < (server.plan.rounds if rounds is None else rounds):
-        started = time.perf_counter()
-        transcript.count_anew()
-        number = server.round_number + 1
-        outcome = _attempt(server, parties, transcript, number, left_out)
-        yield _record(outcome, server, parties, transcript, time.perf_counter() - started)
+        yield one_round(server, parties, transcript, left_out)
     server.finish(transcript.recording(parties.exchange(server.round_number), server.round_number))
+
+
+def one_round(server: Server, parties: Parties, transcript: Transcript, left_out: LeftOut) -> RoundRecord:
+    """The next round of a server; who is named in it joins ``left_out``. Raises ``RoundFailed`` and ``BudgetExceeded``."""
+    started = time.perf_counter()
+    transcript.count_anew()
+    number = server.round_number + 1
+    outcome = _attempt(server, parties, transcript, number, left_out)
+    return _record(outcome, server, parties, transcript, time.perf_counter() - started)
 
 
 def last_record(server: Server, parties: Parties, transcript: Transcript) -> RoundRecord | None:
@@ -105,6 +111,7 @@ def _attempt(server: Server, parties: Parties, transcript: Transcript, number: i
     plan = server.plan
     refused: set[str] = set()
     for tries_left in reversed(range(ATTEMPTS)):
+        transcript.watcher.stage(Stage(number, PRESENCE, len(plan.clients), 0))
         known = left_out.reasons() | _absent(plan, parties)
         try:
             outcome = server.round(transcript.recording(parties.exchange(number), number), refused.union(known))

@@ -25,6 +25,7 @@ from securefl.export import model_file
 from securefl.job import Job
 from securefl.parties import Carried, Held, Setting
 from securefl.plan import Plan
+from securefl.progress import Watcher
 from securefl.records import RoundRecord, Summary
 from securefl.report import declared, facts
 from securefl.report.canonical import many
@@ -58,16 +59,19 @@ from securefl.transcript import Crossing, Transcript
 class Run:
     """A run that can be started, stopped at any moment and resumed."""
 
-    def __init__(self, job: Job, folder: Path, setting: Setting, held: Lock, begun: bytes | None = None) -> None:
+    def __init__(
+        self, job: Job, folder: Path, setting: Setting, held: Lock, watcher: Watcher, begun: bytes | None = None
+    ) -> None:
         """``held``: what keeps other processes from running in the folder, as long as this lives. ``begun``: the plan
         that it was begun under; ``NotARun`` if the job gives another.
         """
         self._lock = held
+        self._watcher = watcher
         self.job = job
         self.folder = folder
         self.history = lines(folder / HISTORY, RoundRecord)
         self._federation, self._test = setting.federation, setting.test
-        self._parties = setting.parties(job, folder, (folder / HISTORY).exists())
+        self._parties = setting.parties(job, folder, (folder / HISTORY).exists(), watcher.tell)
         try:
             self._server = self._coordinator()
             plan = self._server.enrol(self._parties.roster)
@@ -79,8 +83,16 @@ class Run:
             raise
 
     @classmethod
-    def create(cls, job: Job, folder: Path, audit: Path | None = None, engine: Engine = EMBEDDED) -> Run:
-        """A new run. ``audit``: the result of one of the same noise and protection, for its report.
+    def create(
+        cls,
+        job: Job,
+        folder: Path,
+        audit: Path | None = None,
+        engine: Engine = EMBEDDED,
+        watcher: Watcher = Watcher(),  # noqa: B008
+    ) -> Run:
+        """A new run. ``audit``: the result of one of the same noise and protection, for its report. ``watcher`` hears
+        what goes on.
 
         Raises ``RunExists`` if the folder is taken, ``BadInput`` for a job that could fail later, or another's audit.
         """
@@ -99,7 +111,7 @@ class Run:
             raise RunExists(f"{folder} was just taken by another run: choose another --out") from error
         try:
             settings.write(engine, folder)
-            run = cls(job, folder, setting, held)
+            run = cls(job, folder, setting, held, watcher)
             run._take(audit)
         except BaseException:  # nothing has run yet, and the name is free again
             shutil.rmtree(folder)
@@ -108,7 +120,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path, watcher: Watcher = Watcher()) -> Run:  # noqa: B008
         """A run to go on with. Raises ``NotARun`` where there is none, or one of another plan."""
         if not (folder / JOB).is_file():
             raise NotARun(f"{folder} is not the folder of a run: it has no {JOB}")
@@ -116,7 +128,7 @@ class Run:
         job = jobs.load(folder / JOB)
         recorded = folder / PLAN
         setting = settings.of(settings.read(folder), job)
-        run = cls(job, folder, setting, held, recorded.read_bytes() if recorded.exists() else None)
+        run = cls(job, folder, setting, held, watcher, recorded.read_bytes() if recorded.exists() else None)
         if not recorded.exists():
             write(recorded, run.plan.encoded())
         return run
@@ -138,6 +150,11 @@ class Run:
     def plan(self) -> Plan:
         return self._server.plan
 
+    @property
+    def id(self) -> str:
+        """The run's id, as ledgers have it."""
+        return self._server.run
+
     def carried_over(self) -> dict[str, Carried]:
         """What earlier runs left of each owner's budget; of owners without a budget, nothing."""
         return self._parties.carried_over(self._server.run, self.plan)
@@ -151,11 +168,12 @@ class Run:
             (self.folder / TRANSCRIPT).open("ab", buffering=0) as crossings,
             (self.folder / HISTORY).open("ab") as history,
         ):
-            transcript = Transcript(lambda crossing: append(crossings, crossing))
+            transcript = Transcript(lambda crossing: append(crossings, crossing), self._watcher)
             remaining = conduct(self._server, self._parties, None, transcript)
             for record in chain(self._unrecorded(), remaining):
                 append_durably(history, record)
                 self.history.append(record)
+                self._watcher.completed(record)
                 yield record
 
     def _unrecorded(self) -> Iterator[RoundRecord]:
@@ -266,7 +284,7 @@ class Run:
             upload_bytes=sum(sum(record.upload_bytes.values()) for record in self.history) // per_client_round,
             download_bytes=sum(sum(record.download_bytes.values()) for record in self.history) // per_client_round,
             server_view=server_view(self.plan, self._server.round_number, facts.traffic(self.folder)),
-            hazards=declared.of_job(self.job),
+            hazards=declared.of_run(self.job, settings.read(self.folder)),
             seconds=sum(record.seconds for record in self.history),
             run=str(self.folder),
             model="at the clients" if held is None else str(held.path),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from securefl.policy import Policy
 from securefl.privacy.fingerprint import refuse_twin
 from securefl.privacy.ledger import Ledger, Owner
 from securefl.privacy.ledger.file import is_ledger, read
+from securefl.progress import Tell, nobody
 from securefl.run_folder import HISTORY, STORE, private_folder
 from securefl.store import Store
 from securefl.together import Together
@@ -32,7 +34,7 @@ class Material:
     held_out: dict[str, Dataset]
     test: Dataset | None
 
-    def parties(self, job: Job, folder: Path, begun: bool) -> Together:
+    def parties(self, job: Job, folder: Path, begun: bool, tell: Tell = nobody) -> Together:
         """All clients of the job, in this process.
 
         Raises ``LedgerError`` for a ledger that is another's, is missing though the run has ``begun``, or is a second
@@ -40,18 +42,26 @@ class Material:
         """
         if begun:
             require_ledgers(job, folder)
-        clients = [_client(job, folder, self, name) for name in self.federation.clients]
-        return Together(clients, job.silences, folder, list(self.data.values()))
+        return Together(clients(job, folder, self), job.silences, folder, list(self.data.values()))
 
 
-def load(job: Job) -> Material:
-    """Everything that the job's own code gives."""
+def load(job: Job, names: Sequence[str] | None = None) -> Material:
+    """Everything that the job's own code gives: of all clients, or of these."""
     federation = job.federation()
     test = federation.test() if federation.test else None
+    names = federation.clients if names is None else names
     held_out: dict[str, Dataset] = {}
     if job.metrics is not None and federation.held_out is not None:
-        held_out = {name: federation.held_out(name) for name in federation.clients}
-    return Material(federation, {name: federation.load(name) for name in federation.clients}, held_out, test)
+        held_out = {name: federation.held_out(name) for name in names}
+    return Material(federation, {name: federation.load(name) for name in names}, held_out, test)
+
+
+def clients(job: Job, folder: Path, material: Material, device: str = "cpu") -> list[Client]:
+    """Those whose records the material has, in this process; ``device`` is where torch computes.
+
+    Raises ``LedgerError`` for a ledger that is another's, or a second of these records.
+    """
+    return [_client(job, folder, material, name, device) for name in material.data]
 
 
 def require_ledgers(job: Job, folder: Path) -> None:
@@ -72,7 +82,7 @@ def _keep(path: Path) -> Path:
     return path.with_name(f"{path.stem}.keep.sqlite")
 
 
-def _client(job: Job, folder: Path, material: Material, name: str) -> Client:
+def _client(job: Job, folder: Path, material: Material, name: str, device: str) -> Client:
     private = folder / "clients" / name
     private_folder(private)
     store = Store(private / STORE)
@@ -90,6 +100,7 @@ def _client(job: Job, folder: Path, material: Material, name: str) -> Client:
         store=store,
         keep=keep,
         seed=job.simulation.seed,
+        device=device,
     )
     if ledger is not None:
         refuse_twin(path, client.account.fingerprint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from protocols.aggregation.server import Aggregate, AggregationServer
 from protocols.aggregation.session import Roster, Terms
 from protocols.base import Exchange, drive
 from protocols.encoding.fixedpoint import FixedPoint
-from protocols.errors import ConfigurationError, RoundAborted
+from protocols.errors import ConfigurationError, ProtocolError, RoundAborted
 from securefl import global_state, protection
 from securefl.announcement import Announcement, public_tag, terms
 from securefl.checkpoint import Kept, State
@@ -97,6 +98,23 @@ class Server:
         return self._state.round
 
     @property
+    def state(self) -> State:
+        """All that it keeps between rounds."""
+        return self._kept.state
+
+    def adopt(self, state: State) -> None:
+        """Go on from what another server of this run kept (:mod:`securefl.peers`)."""
+        self._kept.adopt(state)
+
+    def witness(self, shown: Mapping[str, bytes], contributors: Collection[str]) -> None:
+        """Remember the ledger heads that clients showed to another server of this run, and who contributed there."""
+        for client, head in shown.items():
+            with suppress(ProtocolError):  # what contradicts an earlier head is remembered as that
+                self._admit(client, head)
+        self._note_charged(contributors)
+        self._witnesses.save()
+
+    @property
     def begun(self) -> bool:
         """Whether a round was ever tried."""
         return self._state.attempt > 0
@@ -164,7 +182,7 @@ class Server:
         invited = {name: text for name in self.plan.clients if name not in without}
         try:
             aggregate = drive(AggregationServer(agreed, invited, self._work, self._admit), exchange)
-            self._note_charged(aggregate)
+            self._note_charged(aggregate.contributors)
         except RoundAborted as error:
             self._relay.note_behind(error.faults)
             raise failed(error) from error
@@ -180,9 +198,9 @@ class Server:
         """Leave out, by name, who shows an older head of its ledger than before."""
         self._witnesses.see(self._state.run, self._known_roster().public_key(client), client, shown)
 
-    def _note_charged(self, aggregate: Aggregate) -> None:
+    def _note_charged(self, contributors: Collection[str]) -> None:
         if releases(self.plan):
-            for name in aggregate.contributors:
+            for name in contributors:
                 self._witnesses.contributed(self._state.run, self._known_roster().public_key(name))
 
     def _move(self, aggregate: Aggregate, formed: Outcome) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from securefl import run_folder
 from securefl.engines.correspondence import Deadlines
-from securefl.errors import NotARun
+from securefl.errors import BadInput, NotARun
 from securefl.job import Job
 from securefl.parties import Setting
 from securefl.run_folder import ENGINE
@@ -30,7 +31,39 @@ class Nvflare(Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine
     patience: float = 120.0
 
 
-Engine = Embedded | Nvflare
+class Resources(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a Ray cluster: so many ``actors`` (None: as many as there is room for), each with so many CPUs and GPUs, which
+    may be fractions. What they are counts when actors are placed; Ray enforces none of it.
+    """
+
+    actors: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.actors is not None and self.actors < 1:
+            raise BadInput(f"{self.actors} actors: at least 1, or leave it out")
+        if not (0 <= self.cpus < math.inf and 0 <= self.gpus < math.inf):
+            raise BadInput(f"{self.cpus} CPUs and {self.gpus} GPUs for an actor: finite numbers, not below 0")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise BadInput(f"{self.gpus} GPUs for an actor: a fraction of one GPU, or whole ones")
+
+
+class Ray(Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="ray"):
+    """Actors on a Ray cluster: the one at ``address`` ("auto", HOST:PORT or ray://HOST:PORT), or one that is started on
+    this machine for the run.
+
+    ``deadlines`` are for one client, whose actor has others that come after it. ``patience``: seconds that starting
+    actors may take, a question to all clients, and waiting until enough of them are there.
+    """
+
+    resources: Resources = Resources()
+    address: str | None = None
+    deadlines: Deadlines = Deadlines()
+    patience: float = 300.0
+
+
+Engine = Embedded | Nvflare | Ray
 EMBEDDED: Final = Embedded()
 
 
@@ -60,3 +93,7 @@ def of(engine: Engine, job: Job) -> Setting:
             from securefl.engines.nvflare import sites
 
             return sites.load(job, engine)
+        case Ray():
+            from securefl.engines.ray import runs
+
+            return runs.load(job, engine)

@@ -48,6 +48,14 @@ ServerHome = Annotated[
 SiteHome = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="The site's folder, as 'site init' made it.", callback=_named)
 ]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="[HOST:]PORT",
+        help="Serve figures for Prometheus at this port of this machine, or at another address: to whoever reaches it.",
+    ),
+]
 SentFile = Annotated[
     Path, typer.Argument(metavar="REQUEST", help="The file that a site's administrator sent.", callback=_named)
 ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
 
-from securefl.cli.options import AsJson, Folder, Interrupted, JobFile, Out, console_for
+from securefl.cli.options import AsJson, Folder, Interrupted, JobFile, Metrics, Out, console_for
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed, VerificationFailed
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
     from securefl.engines.correspondence import Deadlines
     from securefl.job import Job
+    from securefl.progress import Watcher
     from securefl.run import Run
+    from securefl.screen import Screen
     from securefl.settings import Engine
 
 _DEMO_SILENCE: Final = (2, 3)  # exchange and round in which a client of the demo goes silent
@@ -72,6 +76,7 @@ def run(
     patience: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="nvflare: for enough sites to be there and take part.")
     ] = 120.0,
+    metrics: Metrics = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,7 +92,7 @@ def run(
     from securefl.engines.correspondence import Deadlines
 
     chosen = _engine(engine, server, Deadlines(deadline, training), patience)
-    _start(job.load(job_file), out, as_json, audit, chosen)
+    _start(job.load(job_file), out, as_json, audit, chosen, metrics)
 
 
 def check(job_file: JobFile, as_json: AsJson = False) -> None:
@@ -106,7 +111,7 @@ def check(job_file: JobFile, as_json: AsJson = False) -> None:
         typer.echo(msgspec.json.encode(found).decode())
 
 
-def resume(folder: Folder, as_json: AsJson = False) -> None:
+def resume(folder: Folder, metrics: Metrics = None, as_json: AsJson = False) -> None:
     """Continue a run that was stopped, after its last complete round.
 
     Example:  [bold]securefl resume runs/heart-1[/]
@@ -114,9 +119,10 @@ def resume(folder: Folder, as_json: AsJson = False) -> None:
     from securefl.run import Run
 
     console = console_for(as_json)
-    with console.status("reading the run", spinner="line"):
-        opened = Run.open(folder)
-    _finish(opened, console, as_json)
+    with _watched(console, metrics) as (screen, watcher):
+        with console.status("reading the run", spinner="line"):
+            opened = Run.open(folder, watcher)
+        _finish(opened, console, screen, as_json)
 
 
 def _demo_silence(pilot: str, rounds: int | None) -> str:
@@ -140,20 +146,45 @@ def _engine(name: str, server: Path | None, deadlines: Deadlines, patience: floa
     raise BadInput(f"--engine {name!r}: it is local or nvflare")
 
 
-def _start(job: Job, out: Path | None, as_json: bool, audit: Path | None = None, engine: Engine | None = None) -> None:
+def _start(
+    job: Job,
+    out: Path | None,
+    as_json: bool,
+    audit: Path | None = None,
+    engine: Engine | None = None,
+    metrics: str | None = None,
+) -> None:
     from securefl.job import slug
 
     console = console_for(as_json)
     folder = out or Path("runs") / f"{slug(job.name)}-{job.protection.kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with console.status("loading data and model", spinner="line"):
-        from securefl.run import Run
-        from securefl.settings import EMBEDDED
+    with _watched(console, metrics) as (screen, watcher):
+        with console.status("preparing data, model and clients", spinner="line"):
+            from securefl.run import Run
+            from securefl.settings import EMBEDDED
 
-        created = Run.create(job, folder, audit, engine or EMBEDDED)
-    _finish(created, console, as_json)
+            created = Run.create(job, folder, audit, engine or EMBEDDED, watcher)
+        _finish(created, console, screen, as_json)
 
 
-def _finish(run: Run, console: Console, as_json: bool) -> None:
+@contextmanager
+def _watched(console: Console, metrics: str | None) -> Iterator[tuple[Screen, Watcher]]:
+    """Who hears what goes on in a run: the screen alone or, where metrics are served, all together."""
+    from securefl.progress import Watchers
+    from securefl.screen import Screen
+
+    screen = Screen(console)
+    if metrics is None:
+        yield screen, screen
+        return
+    from securefl.metrics import served
+
+    with served(metrics) as figures:
+        console.print(f"metrics: {figures.address}", soft_wrap=True, markup=False, highlight=False)
+        yield screen, Watchers(screen, figures)
+
+
+def _finish(run: Run, console: Console, screen: Screen, as_json: bool) -> None:
     """Everything that remains of a run, in view."""
     from securefl import display
     from securefl.precision import facts
@@ -165,7 +196,7 @@ def _finish(run: Run, console: Console, as_json: bool) -> None:
         carried = run.carried_over()
     display.carried_over(console, job, carried)
     try:
-        display.follow(console, job, run.history, run.rounds())
+        display.follow(console, job, run.history, run.rounds(), screen)
         with console.status("last evaluation and report", spinner="line"):
             summary = run.finish()
     except KeyboardInterrupt as error:

@@ -9,6 +9,7 @@ import typer
 
 from securefl.cli.lines import findings, labelled
 from securefl.cli.options import AsJson, Days, NewFolder, SentFile, ServerHome, console_for
+from securefl.errors import Refused
 
 server = typer.Typer(
     name="server",
@@ -81,7 +82,7 @@ def admit(
         },
     )
     if not yes:
-        typer.confirm("Have you both compared the check number, on the telephone?", abort=True, err=as_json)
+        _ask("Have you both compared the check number, on the telephone?", as_json)
     with console.status("certifying", spinner="line"):
         signed = home.admit(asked, days)
     labelled(
@@ -138,3 +139,13 @@ def check(folder: ServerHome, as_json: AsJson = False) -> None:
     with console.status("looking", spinner="line"):
         found = list(of_server(ServerFolder(folder)))
     findings(console, found, as_json)
+
+
+def _ask(question: str, as_json: bool) -> None:
+    """Go on with a yes only. Raises ``Refused`` for a no, and where nobody can answer."""
+    try:
+        answered = typer.confirm(question, err=as_json)
+    except typer.Abort:
+        answered = False
+    if not answered:
+        raise Refused("not admitted, nothing was changed: compare the check number, then answer y, or use --yes")

@@ -5,9 +5,6 @@ The coordinator gets it from strangers: it is of limited size, decoded strictly,
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -19,6 +16,7 @@ from protocols.errors import Forged
 from protocols.primitives import Identity
 from securefl.deployment.files import read_small
 from securefl.deployment.names import Hex32, Hex64, grouped, require_name, require_organisation, require_project
+from securefl.engines.nvflare.certificates import in_archive
 from securefl.errors import BadInput, Refused
 from securefl.report import canonical
 
@@ -26,15 +24,6 @@ _LARGEST: Final = 64 * 1024  # bytes; a request has some 3,000
 _LARGEST_MEMBER: Final = 16 * 1024
 _LABEL: Final = "securefl admission"
 _CHECKED_DIGITS: Final = 32  # nobody finds another request that shares 128 bits
-_NOT_AN_ARCHIVE: Final = (
-    zipfile.BadZipFile,
-    zlib.error,
-    KeyError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-)
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -123,7 +112,6 @@ def _check(found: SignedRequest, project: str) -> None:
 def _asked(certificate: bytes) -> _Asked:
     """What is in nvflare's request. That it holds for the key in it, nvflare checks before it certifies anything."""
     try:
-        with zipfile.ZipFile(io.BytesIO(certificate)) as archive, archive.open("request.json") as member:
-            return msgspec.json.decode(member.read(_LARGEST_MEMBER), type=_Asked)
-    except (*_NOT_AN_ARCHIVE, *_NOT_JSON) as error:
+        return msgspec.json.decode(in_archive(certificate, "request.json", _LARGEST_MEMBER), type=_Asked)
+    except (ValueError, *_NOT_JSON) as error:
         raise Refused(f"the request certifies no site's key ({error}): ask for the file that site init made") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,7 +16,6 @@ from securefl.engines.nvflare import certificates, kit
 from securefl.errors import BadInput, SecureFLError
 
 _WARNED_DAYS: Final = 30  # before a certificate expires
-_LONGEST_SOCKET: Final = 107  # bytes, of the path of a local socket (Linux, unix(7))
 
 
 class Finding(Struct, frozen=True):
@@ -27,8 +26,8 @@ class Finding(Struct, frozen=True):
     text: str
 
 
-def of_site(site: SiteFolder) -> Iterator[Finding]:
-    """Of a site that has joined, or is about to. Loads its records; writes nothing."""
+def of_site(site: SiteFolder, now: datetime | None = None) -> Iterator[Finding]:
+    """Of a site that has joined, or is about to. Loads its records; writes nothing. ``now``: for certificates."""
     site.invitation()
     found: list[SiteFile] = []
     yield from _tried("site.toml", lambda: found.append(site.site_file()))
@@ -39,26 +38,24 @@ def of_site(site: SiteFolder) -> Iterator[Finding]:
     if not site.kit.exists():
         yield Finding("problem", "kit", "there is none: send the request, then securefl site join")
         return
-    yield from _site_kit(site)
+    yield from _site_kit(site, now)
     if found:
         yield from _roster(site, found[0])
-    yield _socket(site.socket)
 
 
-def of_server(server: ServerFolder) -> Iterator[Finding]:
-    """Of a coordinator."""
+def of_server(server: ServerFolder, now: datetime | None = None) -> Iterator[Finding]:
+    """The same of a coordinator."""
     server.invitation()
     keys = [folder.glob("*.key") for folder in (server.authority, server.kit / "startup", server.admin / "startup")]
     yield from _private(server.path, [key for folder in keys for key in folder])
     yield from _as_written(server.kit, "server")
     for label, path in (
-        ("server", server.kit / "startup" / "server.crt"),
-        ("coordinator", server.admin / "startup" / "client.crt"),
-        ("root", server.kit / "startup" / "rootCA.pem"),
+        ("server cert.", server.kit / "startup" / "server.crt"),
+        ("admin cert.", server.admin / "startup" / "client.crt"),
+        ("root cert.", server.kit / "startup" / "rootCA.pem"),
     ):
-        yield from _certificate(f"{label}'s certificate", path)
+        yield from _certificate(label, path, now)
     yield from _given_out(server)
-    yield _socket(server.socket)
 
 
 def _data_and_models(found: SiteFile) -> Iterator[Finding]:
@@ -109,10 +106,10 @@ def _budget(site: SiteFolder, found: SiteFile) -> Iterator[Finding]:
     yield Finding("ok" if spent < found.budget.epsilon else "problem", "budget", text)
 
 
-def _site_kit(site: SiteFolder) -> Iterator[Finding]:
+def _site_kit(site: SiteFolder, now: datetime | None) -> Iterator[Finding]:
     invited, startup = site.invitation(), site.kit / "startup"
     yield from _as_written(site.kit, "site")
-    yield from _certificate("certificate", startup / "client.crt")
+    yield from _certificate("certificate", startup / "client.crt", now)
     if not certificates.belongs(startup / "client.crt", startup / "client.key"):
         yield Finding("problem", "certificate", "it is not that of the key beside it: join again")
     try:
@@ -160,18 +157,18 @@ def _given_out(server: ServerFolder) -> Iterator[Finding]:
 
 def _as_written(folder: Path, role: kit.Role) -> Iterator[Finding]:
     wrong = list(kit.differences(folder, role))
-    yield from (Finding("problem", "kit", f"{what}; write it anew") for what in wrong)
+    yield from (Finding("problem", "kit", f"{what}: the next start writes it anew") for what in wrong)
     if not wrong:
         yield Finding("ok", "kit", f"{folder} is as it was written")
 
 
-def _certificate(label: str, path: Path) -> Iterator[Finding]:
+def _certificate(label: str, path: Path, now: datetime | None) -> Iterator[Finding]:
     try:
         found = certificates.read(path)
     except SecureFLError as error:
         yield Finding("problem", label, str(error))
         return
-    days = found.days_left(datetime.now(UTC))
+    days = found.days_left(now)
     if days < 0:
         yield Finding("problem", label, f"it has expired, on {found.until:%Y-%m-%d}: ask for a new one")
     else:
@@ -185,13 +182,6 @@ def _private(folder: Path, keys: Iterable[Path]) -> Iterator[Finding]:
     if folder.stat().st_mode & 0o077:
         yield Finding("problem", "private", f"others may enter {folder}: chmod 700 it")
     yield from (Finding("problem", "private", f"others may read {path}: chmod 600 it") for path in open_to_others)
-
-
-def _socket(path: Path) -> Finding:
-    length = len(str(path.absolute()).encode())
-    if length > _LONGEST_SOCKET:
-        return Finding("problem", "socket", f"{path.absolute()} is too long a path ({length} bytes): move the folder")
-    return Finding("ok", "socket", f"{path.name}, {length} of {_LONGEST_SOCKET} bytes")
 
 
 def _tried(subject: str, what: Callable[[], object]) -> Iterator[Finding]:

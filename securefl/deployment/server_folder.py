@@ -108,8 +108,8 @@ class ServerFolder:
             made.invitation_file.write_bytes(invited.encoded())
             for folder in (made.members, made.admitted, made.runs):
                 folder.mkdir(mode=0o700)
+            kit.harden(made.kit, "server", self.kit)
             os.replace(made.path, self.path)
-        kit.harden(self.kit, "server")  # last: it writes where the folder lies
         return invited
 
     def admit(self, request: Request, days: int = DAYS) -> Path:
@@ -132,13 +132,13 @@ class ServerFolder:
 
     def write_roster(self, without: Collection[str] = ()) -> Members:
         """The roster of all that were admitted, without some. Raises ``BadInput`` for a name that is not known."""
-        known = self.known()
+        project, known = self.invitation().project, self.known()
         if unknown := sorted(set(without) - known.keys()):
             raise BadInput(f"nobody called {unknown[0]!r} was admitted; known are {', '.join(known) or 'none'}")
         members = {name: member for name, member in known.items() if name not in without}
         if not members:
             raise BadInput("the roster would be empty: admit sites with securefl server admit")
-        found = Members(self.invitation().project, members)
+        found = Members(project, members)
         write_private(self.roster_file, found.encoded())
         return found
 

@@ -50,7 +50,7 @@ _REMEDIES: Final = {
     "budget.unit": 'Write "record", "patient" (nobody has two records) or "client"',
     "policy": "See the comments in the file that securefl site init writes",
     "accept": 'Write [accept] with plans = ["..."] or rule = "policy"',
-    "accept.plans": "List plans by their SHA-256, 64 hexadecimal digits each",
+    "accept.plans": "List plans by their SHA-256, as securefl site plans prints them",
     "accept.rule": 'Write rule = "none" (each plan is approved by hand) or rule = "policy" (what the policy allows)',
     "simulation.seed": "Write a whole number of at least 0, or leave the section out: a seed protects nobody",
     "training.device": 'Write device = "cpu", or for example "cuda"',

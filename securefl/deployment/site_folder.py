@@ -22,6 +22,7 @@ from securefl.engines.nvflare.frames import SOCKET
 from securefl.errors import BadInput, Refused, RunExists
 from securefl.job.completion import slug
 from securefl.run_folder import STORE, explained, private_folder
+from securefl.run_lock import lock
 from securefl.store import Store
 
 KEEP: Final = "keep.sqlite"
@@ -148,8 +149,10 @@ class SiteFolder:
 
         Raises ``Refused``, and changes nothing, for a roster of another hash or project, one that has not this site's
         name, key and certificate, and for a certificate of another key or under another root than the invitation's.
+        Raises ``BadInput`` while the site is running: what runs would go on with what it read before.
         """
         invited, name = self.invitation(), self.site_file().name
+        held = lock(self.path)
         members = roster.read(given)
         if members.hash() != wanted:
             raise Refused(
@@ -161,6 +164,7 @@ class SiteFolder:
         if signed is not None:
             self._build(signed, invited)
         write_private(self.roster_file, members.encoded())
+        del held
         return members
 
     def _certificate(self, name: str, signed: Path | None) -> str:

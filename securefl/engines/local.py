@@ -30,8 +30,9 @@ _ROUND: tuple[type[Message], ...] = (
     UnmaskRequest,
     ApplyRequest,
 )
-_STEPS = {request.KIND: step for step, request in enumerate(_ROUND)}
-_STEPS[DecryptRequest.KIND] = _STEPS[ApplyRequest.KIND]  # one exchange, in two halves
+STEPS = {request.KIND: step for step, request in enumerate(_ROUND)}
+"""The exchange (0 to 5) that a request is of, by its kind."""
+STEPS[DecryptRequest.KIND] = STEPS[ApplyRequest.KIND]  # one exchange, in two halves
 
 
 class Answering(Protocol):
@@ -71,14 +72,15 @@ class LocalEngine:
 
         def call(requests: Messages) -> Iterator[tuple[str, bytes]]:
             for name, request in requests.items():
-                step = _STEPS.get(kind(request), -1)
-                if step < silent_from.get(name, len(_STEPS)):
+                step = STEPS.get(kind(request), -1)
+                if step < silent_from.get(name, len(STEPS)):
                     reply = self._clients[name].handle(request)
-                    yield name, _flipped(reply) if (name, step) in corrupt else reply
+                    yield name, flipped(reply) if (name, step) in corrupt else reply
 
         return call
 
 
-def _flipped(reply: bytes) -> bytes:
+def flipped(reply: bytes) -> bytes:
+    """The same with its middle bit turned over."""
     middle = len(reply) // 2
     return reply[:middle] + bytes([reply[middle] ^ 1]) + reply[middle + 1 :]

@@ -47,7 +47,8 @@ def assemble(facts: Facts, software: Software, created: str = "unknown", violati
     """
     plan, tested = facts.plan, _tested(facts)
     told = facts.summary.hazards if facts.summary else ()
-    every = hazards.merged(hazards.of_plan(plan, tested), declared.of_job(facts.job), told)
+    run_on = (declared.of_engine(facts.engine),)
+    every = hazards.merged(hazards.of_plan(plan, tested), declared.of_data(facts.job.data), run_on, told)
     owners = tuple(_owner(facts, client) for client in plan.clients)
     found = (*violations, *contradictions.found(facts), *audited.contradictions(facts.audit, plan, facts.job.budget))
     statements = [signed.statement for signed in facts.statements]

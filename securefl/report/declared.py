@@ -1,5 +1,5 @@
-"""The hazards that a job file gives away by itself, whatever else is said of a run: how its data was prepared, and that
-it ran in one process.
+"""The hazards that job file and engine give away by themselves, whatever else is said of a run: how its data was
+prepared, and where its clients ran.
 
 What a loader of an owner's own does to the records nobody knows who has not seen its code: that is the hazard.
 """
@@ -14,12 +14,29 @@ from securefl.report.hazards import Hazard, hazard
 if TYPE_CHECKING:
     from securefl.job import Job
     from securefl.job.sections import Data
+    from securefl.settings import Engine
 
 
-def of_job(job: Job) -> tuple[Hazard, ...]:
-    """All of a job. A job file runs in the embedded engine, which is one process."""
-    together = "all parties ran in one process on one machine: this was a simulation of the deployment"
-    return (*of_data(job.data), hazard("single-process", together))
+def of_run(job: Job, engine: Engine) -> tuple[Hazard, ...]:
+    """All of a run of this job on this engine."""
+    return (*of_data(job.data), of_engine(engine))
+
+
+def of_engine(engine: Engine) -> Hazard:
+    """What follows from where the clients were."""
+    from securefl.settings import Nvflare, Ray
+
+    match engine:
+        case Nvflare():
+            times = (
+                "how long each client took in each round, above all to train, which grows with its number of records"
+            )
+            return hazard("timing", f"the server saw {times}; the sizes of messages follow from the plan")
+        case Ray():
+            where = "in the processes of one cluster, whose owner could read all of it"
+        case _:
+            where = "in one process on one machine"
+    return hazard("single-process", f"all parties ran {where}: this was a simulation of the deployment")
 
 
 def of_data(data: Data) -> tuple[Hazard, ...]:

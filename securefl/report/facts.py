@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from securefl import job
+from securefl import job, settings
 from securefl.audit import result as audits
 from securefl.audit.result import Audit
 from securefl.errors import BadInput, NotARun
@@ -19,6 +19,7 @@ from securefl.report import canonical
 from securefl.report.document import Flow, Traffic
 from securefl.report.statement import SignedStatement
 from securefl.run_folder import AUDIT, HISTORY, JOB, PLAN, STATEMENTS, SUMMARY, TRANSCRIPT, lines
+from securefl.settings import EMBEDDED, Engine
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class Message(msgspec.Struct, frozen=True):
 @dataclass(frozen=True)
 class Facts:
     """One run. ``summary`` is None while the run is not finished; ``statements`` are those that clients have sent;
-    ``audit`` is one of the same mechanism, where there is one.
+    ``audit`` is one of the same mechanism, where there is one; ``engine``: where the clients were.
     """
 
     job: job.Job
@@ -45,6 +46,7 @@ class Facts:
     summary: Summary | None
     statements: tuple[SignedStatement, ...]
     audit: Audit | None = None
+    engine: Engine = EMBEDDED
 
 
 def read(folder: Path) -> Facts:
@@ -59,6 +61,7 @@ def read(folder: Path) -> Facts:
         summary=_decoded(folder / SUMMARY, Summary) if (folder / SUMMARY).exists() else None,
         statements=_statements(folder / STATEMENTS),
         audit=audits.read(folder / AUDIT) if (folder / AUDIT).exists() else None,
+        engine=settings.read(folder),
     )
 
 

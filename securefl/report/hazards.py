@@ -22,6 +22,7 @@ Kind = Literal[
     "reported-accuracy",
     "unmasked",
     "single-process",
+    "timing",
     "floating-point",
     "other",
 ]
@@ -30,7 +31,7 @@ Weight = Literal["voids", "uncovered", "assumed"]
 """Of a hazard. "voids": the run is not called private. "uncovered": something was released that no epsilon of the
 report covers; the epsilons hold for what they name. "assumed": nothing more was released, if the assumption holds."""
 
-Source = Literal["the plan", "the job file", "the server's summary"]
+Source = Literal["the plan", "the job file", "the engine's settings", "the server's summary"]
 
 EFFECTS: Final[dict[Kind, tuple[Weight, str]]] = {
     "no-dp": ("voids", "No epsilon is claimed: the status is 'not private'."),
@@ -69,8 +70,12 @@ EFFECTS: Final[dict[Kind, tuple[Weight, str]]] = {
     ),
     "single-process": (
         "assumed",
-        "Who sees what is said of the deployment that was simulated: here one machine saw all of it. The epsilons hold "
-        "for whatever leaves that machine; the status stands.",
+        "Who sees what is said of the deployment that was simulated: here one owner saw all of it. The epsilons hold "
+        "for whatever leaves its machines; the status stands.",
+    ),
+    "timing": (
+        "uncovered",
+        "The epsilons do not cover what a client's time tells of how many records it has; the status stands.",
     ),
     "floating-point": (
         "assumed",
@@ -95,7 +100,7 @@ class Hazard(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Listed(Hazard, frozen=True, forbid_unknown_fields=True):
     """A hazard in a report. ``source``: what it is known from. The plan is what all clients signed; the job file is the
-    server's copy, which has to agree with the plan; of the summary nobody but the server vouches.
+    server's copy, which has to agree with the plan; of its engine's settings and its summary nobody else vouches.
     """
 
     source: Source
@@ -131,16 +136,20 @@ def of_plan(plan: Plan, tested: bool) -> Iterator[Hazard]:
         yield hazard("unmasked", kind.visibility)
 
 
-def merged(plan: Iterable[Hazard], job: Iterable[Hazard], summary: Iterable[Hazard]) -> tuple[Listed, ...]:
-    """What the plan implies, in its own words; what the job file implies besides; what else the server listed. The
+def merged(
+    plan: Iterable[Hazard], job: Iterable[Hazard], engine: Iterable[Hazard], summary: Iterable[Hazard]
+) -> tuple[Listed, ...]:
+    """What the plan implies, in its own words; what job file and engine imply besides; what else the server listed. The
     gravest first.
     """
-    implied, declared = tuple(plan), tuple(job)
+    implied, declared, run_on = tuple(plan), tuple(job), tuple(engine)
     named = {one.kind for one in implied}
     besides = (of(one) for one in summary)
+    told = (one for one in besides if one.kind not in named and one not in (*declared, *run_on))
     every = (
         *(_listed(one, "the job file") for one in declared if one.kind not in named),
-        *(_listed(one, "the server's summary") for one in besides if one.kind not in named and one not in declared),
+        *(_listed(one, "the engine's settings") for one in run_on),
+        *(_listed(one, "the server's summary") for one in told),
         *(_listed(one, "the plan") for one in implied),
     )
     return tuple(sorted(every, key=lambda one: get_args(Weight).index(one.weight)))

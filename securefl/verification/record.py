@@ -14,7 +14,7 @@ from securefl.privacy.mechanism import Budget
 from securefl.report import declared, hazards, view
 from securefl.report.facts import Facts
 from securefl.report.statement import Absent, Statement
-from securefl.run_folder import HISTORY, JOB, PLAN, SUMMARY
+from securefl.run_folder import ENGINE, HISTORY, JOB, PLAN, SUMMARY
 
 _ROUNDING: Final = 1e-6
 
@@ -95,9 +95,9 @@ def _summary(facts: Facts) -> Iterator[str]:
     for name in said.__struct_fields__:
         if getattr(said, name) != getattr(found, name):
             yield f"{SUMMARY}: {name} is {getattr(said, name)} and comes to {getattr(found, name)}"
-    for one in declared.of_job(facts.job):
+    for one in declared.of_run(facts.job, facts.engine):
         if one not in said.hazards:
-            yield f"{SUMMARY}: leaves out a hazard that {JOB} implies: {one.text}"
+            yield f"{SUMMARY}: leaves out a hazard that {JOB} or {ENGINE} implies: {one.text}"
     if set(said.epsilon_by_client) != set(facts.plan.clients if budget else ()):
         yield f"{SUMMARY}: has epsilons of other clients than have a budget"
     for stated in _statements(facts):

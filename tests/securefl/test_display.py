@@ -46,6 +46,14 @@ def test_a_log_has_one_line_a_round_and_no_control_characters(checked: Job, reco
     assert "\x1b" not in text(console)
 
 
+def test_where_only_owners_know_what_is_spent_no_figure_is_made_up(checked: Job, records: list[RoundRecord]) -> None:
+    away = msgspec.structs.replace(records[0], epsilon={})
+    assert "epsilon at the sites" in display.line(checked, away)
+    console = terminal()
+    display.follow(console, checked, [], iter([away]))
+    assert "at the sites" in text(console) and "0.00 of" not in text(console)
+
+
 def test_the_first_line_says_who_can_see_what(checked: Job) -> None:
     console = log()
     display.opening(console, checked, "secagg: the server reads only the sum", ENCODING)

@@ -10,7 +10,7 @@ import shutil
 import socket
 import ssl
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,6 +25,12 @@ Role = Literal["server", "site"]
 _COMPONENTS: Final = "nvflare.app_common"
 _LOG_BYTES: Final = 20 * 1024 * 1024
 _SILENCE_SECONDS: Final = 600  # after which the server takes a site for gone
+_STARTUP: Final = {
+    "server": {"fed_server.json", "rootCA.pem", "server.crt", "server.key"},
+    "site": {"fed_client.json", "rootCA.pem", "client.crt", "client.key"},
+}
+_HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""How every connection begins (RFC 9113, section 3.4): a fixed text, and settings of which none is another."""
 _REACHED_SECONDS: Final = 5.0
 MOST_SITES: Final = 1000
 """That one server serves."""
@@ -38,19 +44,21 @@ class Admin:
     location: str
 
 
-def harden(kit: Path, role: Role) -> None:
+def harden(kit: Path, role: Role, home: Path | None = None) -> None:
     """Write the kit's own settings; what else nvflare put there as defaults, samples and scripts is removed.
 
-    Its scripts would start processes that know requests which ours do not (:mod:`securefl.engines.nvflare.closed`).
+    Its scripts would start processes that answer what ours do not (:mod:`securefl.engines.nvflare.closed`). It reads
+    any ``*__resources.json``, and takes what lies in ``custom`` for code that the site's administrator installed.
+    ``home``: where the kit will lie, if not where it is. May be done again, before each start: it undoes changes.
     """
     local, startup = kit / "local", kit / "startup"
     with explained(local):
         shutil.rmtree(local, ignore_errors=True)
         local.mkdir(mode=0o700)
-        for name, content in _settings(kit, role).items():
+        for name, content in _settings(role, home or kit).items():
             _write(local / name, content)
-        for script in startup.glob("*.sh"):
-            script.unlink()
+        for extra in _extra(startup, _STARTUP[role]):
+            extra.unlink()
         for path in (kit, startup, local):
             path.chmod(0o700)
         for path in startup.glob("*.key"):
@@ -59,7 +67,7 @@ def harden(kit: Path, role: Role) -> None:
 
 def differences(kit: Path, role: Role) -> Iterator[str]:
     """What is not as ``harden`` leaves it, in words; nothing where a kit is as it must be."""
-    wanted = _settings(kit, role)
+    wanted = _settings(role, kit)
     local, startup = kit / "local", kit / "startup"
     if not startup.is_dir() or not local.is_dir():
         yield f"{kit} is not a kit"
@@ -67,11 +75,8 @@ def differences(kit: Path, role: Role) -> Iterator[str]:
     for name, content in wanted.items():
         if _read(local / name) != content:
             yield f"{local / name} is not as it was written"
-    # nvflare reads any *__resources.json, and takes custom/ for code that its site installed.
-    for extra in sorted(path.name for path in local.iterdir() if path.name not in wanted):
-        yield f"{local / extra} does not belong there"
-    for script in sorted(startup.glob("*.sh")):
-        yield f"{script} would start nvflare without what is closed here"
+    for extra in (*_extra(local, wanted), *_extra(startup, _STARTUP[role])):
+        yield f"{extra} does not belong there"
     for key in sorted(startup.glob("*.key")):
         if key.stat().st_mode & 0o077:
             yield f"{key} can be read by others: chmod 600 it"
@@ -111,25 +116,31 @@ def address(kit: Path) -> Address:
 
 
 def unreachable(kit: Path) -> str | None:
-    """Why a site's kit gets no connection to its server, under its root of trust and with its certificate, or None."""
+    """Why a site's kit gets no answer of its server, under its root and with its certificate; None if it does."""
     startup, server = kit / "startup", address(kit)
     try:
         context = ssl.create_default_context(cafile=startup / "rootCA.pem")
         context.load_cert_chain(startup / "client.crt", startup / "client.key")
-        context.set_alpn_protocols(["h2"])  # as gRPC does
-        context.check_hostname = False  # the root certifies this one server, and names of numbers are none
+        context.set_alpn_protocols(["h2"])
+        context.check_hostname = False  # the root certifies this one server
         with (
             socket.create_connection((server.host, server.port), _REACHED_SECONDS) as connection,
-            context.wrap_socket(connection, server_hostname=server.host),
+            context.wrap_socket(connection, server_hostname=server.host) as secured,
         ):
-            return None
+            # Whether the server took the certificate is seen in its first answer only (TLS 1.3).
+            secured.sendall(_HTTP2)
+            return None if secured.recv(1) else "it closes the connection"
     except OSError as error:
         return error.strerror or str(error)
 
 
-def _settings(kit: Path, role: Role) -> Mapping[str, object]:
+def _extra(folder: Path, wanted: Container[str]) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name not in wanted)
+
+
+def _settings(role: Role, home: Path) -> Mapping[str, object]:
     """What lies in ``local``, by file name."""
-    resources = _server_resources(kit) if role == "server" else _site_resources()
+    resources = _server_resources(home) if role == "server" else _site_resources()
     return {"resources.json": resources, "authorization.json": _authorization(role), "log_config.json": _logs()}
 
 
@@ -155,10 +166,10 @@ def _site_resources() -> dict[str, object]:
     }
 
 
-def _server_resources(kit: Path) -> dict[str, object]:
+def _server_resources(home: Path) -> dict[str, object]:
     """Jobs and snapshots lie in the kit: nvflare's places under /tmp can be made first by anybody on the machine."""
     storage = "storages.filesystem_storage.FilesystemStorage"
-    kept = kit.absolute() / "storage"
+    kept = home.absolute() / "storage"  # nvflare wants no path that depends on where it starts
     snapshots = {"path": f"{_COMPONENTS}.{storage}", "args": {"root_dir": str(kept / "snapshots"), "uri_root": "/"}}
     jobs = {"uri_root": str(kept / "jobs"), "job_store_id": "job_store"}
     return {

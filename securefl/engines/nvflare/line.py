@@ -22,6 +22,8 @@ from securefl.engines.pipe import Door, Lost, Pipe
 
 _START: Final = 60.0  # seconds that a submitted job may take until it is ready
 _LOOK: Final = 1.0  # seconds between looks at a job that is not ready
+_GATHER: Final = 5.0  # seconds for sites to come back before a job is submitted without them
+_SILENT: Final = 120.0  # seconds until a job is replaced again for a site that stayed silent
 _AGAIN: Final = 2.0  # seconds before a server that was not reached is tried again
 
 
@@ -36,16 +38,22 @@ class _Connected:
 
 
 class Line:
-    """One coordinator's. ``kit``: the server's, in whose folder the job looks for the coordinator."""
+    """One coordinator's. ``kit``: the server's, in whose folder the job looks for the coordinator. ``sites``: whom it is
+    for.
+    """
 
-    def __init__(self, kit: Path, jobs: Jobs, tell: Callable[[str], None] = lambda what: None) -> None:
-        self._jobs, self._tell = jobs, tell
+    def __init__(
+        self, kit: Path, jobs: Jobs, sites: Collection[str], tell: Callable[[str], None] = lambda what: None
+    ) -> None:
+        self._jobs, self._sites, self._tell = jobs, frozenset(sites), tell
         self._door = Door(kit / SOCKET)
         self._changed = Condition()
         self._connected: _Connected | None = None
         self._submitted = ""
         self._calls = 0
+        self._tried: dict[str, float] = {}  # when the job was last replaced for a site that was silent
         self._open = True
+        self._away: frozenset[str] = frozenset()  # sites that were not connected as the last job was submitted
         for task in (self._accept, self._keep):
             Thread(target=task, daemon=True).start()
 
@@ -76,14 +84,17 @@ class Line:
             return self._changed.wait_for(lambda: self._connected is not None, seconds)
 
     def include(self, missing: Collection[str]) -> None:
-        """Replace the job if sites that it lacks are connected to the server now."""
-        connected = self._connected
-        if connected is None or not set(missing) - connected.sites:
+        """Replace the job where sites that say nothing are connected to the server: a site that was restarted is in no
+        job any more. One that stays silent all the same is not tried for again at once.
+        """
+        connected, now = self._connected, time.monotonic()
+        if connected is None:
             return
+        worth = {name for name in missing if now - self._tried.get(name, -_SILENT) >= _SILENT}
         with suppress(Unreachable):
-            if self._jobs.connected() & (set(missing) - connected.sites):
-                connected.pipe.close()
-                self._lose(connected)
+            if worth and (back := self._jobs.connected() & worth):
+                self._tried |= dict.fromkeys(back, now)
+                self._replace(connected, back)
 
     def close(self) -> None:
         """End the job."""
@@ -134,15 +145,38 @@ class Line:
         """See to it that there is a job."""
         while self._open:
             try:
+                self._gather()
                 self._submitted = self._jobs.submit()
                 self._await(self._submitted)
+                self._watch()
             except Unreachable as error:
                 self._tell(str(error))
                 time.sleep(_AGAIN)
-                continue
-            with self._changed:
-                self._changed.wait_for(lambda: self._connected is None or not self._open)
         self._jobs.close()
+
+    def _gather(self) -> None:
+        """Wait a little for all sites: after the server was restarted, they come back one by one."""
+        until = time.monotonic() + _GATHER
+        while missing := self._sites - self._jobs.connected():
+            if not self._open or missing == self._away or time.monotonic() > until:
+                break
+            time.sleep(_LOOK / 2)
+        self._away = missing
+
+    def _watch(self) -> None:
+        """Until the job is gone; it is replaced where a site comes that was not there as it began."""
+        while (connected := self._connected) is not None and self._open:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._connected is not connected or not self._open, _AGAIN):
+                    return
+            lacking = self._sites - connected.sites
+            if lacking and (back := self._jobs.connected() & lacking):
+                self._replace(connected, back)
+
+    def _replace(self, connected: _Connected, back: Collection[str]) -> None:
+        self._tell(f"{', '.join(sorted(back))} may be back")
+        connected.pipe.close()
+        self._lose(connected)
 
     def _await(self, job: str) -> None:
         """Until the job is ready, over, or too late."""

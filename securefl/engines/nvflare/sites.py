@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ from securefl.errors import BadInput, Refused
 from securefl.global_state import Measured
 from securefl.parties import Carried, Held
 from securefl.plan import Plan
+from securefl.progress import Tell, nobody
 from securefl.server import Server
 from securefl.settings import Nvflare
 
@@ -39,8 +40,8 @@ class Setting:
     test: Dataset | None
     engine: Nvflare
 
-    def parties(self, job: Job, folder: Path, begun: bool) -> Sites:
-        return Sites(job, ServerFolder(Path(self.engine.server)), self.engine)
+    def parties(self, job: Job, folder: Path, begun: bool, tell: Tell = nobody) -> Sites:
+        return Sites(job, ServerFolder(Path(self.engine.server)), self.engine, tell)
 
 
 def load(job: Job, engine: Nvflare) -> Setting:
@@ -58,14 +59,12 @@ def load(job: Job, engine: Nvflare) -> Setting:
 class Sites:
     """Clients at sites, over NVIDIA FLARE. ``tell`` hears how the line fares, for whoever watches."""
 
-    def __init__(
-        self, job: Job, folder: ServerFolder, engine: Nvflare, tell: Callable[[str], None] = lambda what: None
-    ) -> None:
+    def __init__(self, job: Job, folder: ServerFolder, engine: Nvflare, tell: Tell = nobody) -> None:
         roster = folder.roster().pinned()
         self.roster: Mapping[str, bytes] = {name: roster.public_key(name) for name in job.clients}
         self._engine, self._tell = engine, tell
         admin = kit.admin(folder.admin)
-        self._line = Line(folder.kit, Jobs(Path(admin.location), admin.username), tell)
+        self._line = Line(folder.kit, Jobs(Path(admin.location), admin.username), job.clients, tell)
         self._letters = Correspondence(self._line.carry, engine.deadlines)
 
     def enrol(self, server: Server) -> None:
@@ -107,9 +106,11 @@ class Sites:
             there = frozenset(self._letters.present(plan.clients, _GREETING))
             if len(there) == len(plan.clients):
                 return there
-            self._line.include([name for name in plan.clients if name not in there])
+            missing = [name for name in plan.clients if name not in there]
+            self._line.include(missing)
             if len(there) >= plan.minimum or time.monotonic() > until:
                 return there
+            self._tell(f"waiting for {', '.join(missing)} to be reached: {plan.minimum} clients are needed")
             time.sleep(_LOOK)
 
     def epsilon(self, server: Server) -> dict[str, float]:

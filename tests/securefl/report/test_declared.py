@@ -1,4 +1,4 @@
-"""The hazards that a job file gives away are those that its run tells of."""
+"""The hazards that job file and engine give away are those that a run tells of."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from securefl import job as jobs
 from securefl import pilots
 from securefl.job.sections import Data
 from securefl.report import declared
+from securefl.settings import EMBEDDED, Nvflare, Ray
 from tests.securefl.verification import toy
 
 
@@ -32,5 +33,17 @@ def test_hazards_of_own_data_are_what_nobody_knows_who_has_not_its_code(known: i
     assert not unknown or f"the row counts of {', '.join(unknown)} are divisors" in texts["sample-counts"]
 
 
-def test_every_job_runs_in_one_process() -> None:
-    assert declared.of_job(toy.job())[-1].kind == "single-process"
+def test_a_run_without_sites_is_one_process() -> None:
+    assert declared.of_run(toy.job(), EMBEDDED)[-1].kind == "single-process"
+
+
+def test_a_run_on_a_cluster_is_one_owners() -> None:
+    found = declared.of_run(toy.job(), Ray())[-1]
+    assert found.kind == "single-process" and "one cluster, whose owner could read all of it" in found.text
+
+
+def test_a_run_over_sites_tells_that_the_server_saw_how_long_each_client_took() -> None:
+    *of_data, timing = declared.of_run(toy.job(), Nvflare("/somewhere"))
+    assert tuple(of_data) == declared.of_data(toy.job().data)
+    assert (timing.kind, timing.weight) == ("timing", "uncovered")
+    assert "how long each client took" in timing.text

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from securefl import report
+from securefl import report, settings
 from securefl.report import declared, hazards
 from securefl.report.document import Report
 from securefl.report.hazards import Hazard, Listed, hazard
+from securefl.settings import EMBEDDED, Nvflare
 from tests.securefl.report.runs import NOT_PRIVATE, Scene
 
 
@@ -34,17 +35,28 @@ def test_hazards_that_plan_and_job_imply_are_listed_even_if_the_run_left_them_ou
         "public-test": "the plan",
         "preprocessing": "the job file",
         "sample-counts": "the job file",
-        "single-process": "the job file",
+        "single-process": "the engine's settings",
     }
 
 
+def test_times_are_a_hazard_of_every_run_over_sites_even_if_the_run_left_it_out(tmp_path: Path) -> None:
+    folder = Scene(hazards=()).write(tmp_path / "run")
+    settings.write(Nvflare("/coordinator"), folder)
+    made = report.assembled(folder)
+    assert not isinstance(made.hazards, str)
+    assert {one.kind: one.source for one in made.hazards}["timing"] == "the engine's settings"
+    assert "single-process" not in {one.kind for one in made.hazards}
+    assert made.status.word == "private"
+
+
 def test_it_is_said_whose_word_each_hazard_is(tmp_path: Path) -> None:
-    told = (hazard("tuning", "tuned"), *declared.of_job(Scene().job))
+    told = (hazard("tuning", "tuned"), *declared.of_run(Scene().job, EMBEDDED))
     found = listed(Scene(hazards=told), tmp_path)
     assert [one.text for one in found if one.source == "the server's summary"] == ["tuned"]
     shown = report.render(tmp_path / "run").read_text(encoding="utf-8")
     assert shown.count("Known from the server&#39;s summary, for which the server alone vouches.") == 1
-    assert shown.count("Known from the job file.") == 3
+    assert shown.count("Known from the job file.") == 2
+    assert shown.count("Known from the engine&#39;s settings, for which the server alone vouches.") == 1
 
 
 def test_how_an_owners_own_loader_prepares_records_is_unknown(tmp_path: Path) -> None:
@@ -62,7 +74,7 @@ def listed(scene: Scene, folder: Path) -> tuple[Listed, ...]:
 
 def test_the_same_hazard_is_listed_once_and_the_gravest_first(tmp_path: Path) -> None:
     told = (hazard("tuning", "tuned"), hazard("tuning", "tuned twice"), hazard("no-dp", "our words"))
-    found = listed(Scene(NOT_PRIVATE, hazards=(*told, *declared.of_job(Scene().job))), tmp_path)
+    found = listed(Scene(NOT_PRIVATE, hazards=(*told, *declared.of_run(Scene().job, EMBEDDED))), tmp_path)
     assert [(one.kind, one.weight) for one in found] == [
         ("no-dp", "voids"),
         ("preprocessing", "uncovered"),

@@ -88,7 +88,7 @@ def test_hazards_that_the_job_implies_and_the_summary_leaves_out_are_named(
 
 def test_a_run_tells_of_what_its_job_implies(secagg: Path) -> None:
     found = facts.read(secagg)
-    assert found.summary is not None and found.summary.hazards == declared.of_job(found.job)
+    assert found.summary is not None and found.summary.hazards == declared.of_run(found.job, found.engine)
 
 
 def test_what_a_client_calls_its_data_is_what_the_job_names(secagg: Path) -> None:

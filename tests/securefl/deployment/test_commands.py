@@ -1,0 +1,130 @@
+"""``securefl server`` and ``securefl site``, as a person and a script meet them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from securefl import cli
+from tests.securefl.deployment.deployed import SITE_FILE, Deployed
+
+COMMANDS = ["server init", "server admit", "server roster", "server check", "site init", "site join", "site check"]
+
+
+def last(output: str) -> Any:
+    """The last line of stdout, as JSON."""
+    return json.loads(output.splitlines()[-1])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*command.split(), "--help"]) == 0
+    output = capsys.readouterr().out
+    assert f"Example:  securefl {command}" in output
+    assert "--json" in output
+
+
+@pytest.mark.parametrize("group", ["server", "site"])
+def test_a_group_alone_lists_its_commands(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([group])
+    said = capsys.readouterr()
+    for command in (name.split()[1] for name in COMMANDS if name.startswith(group)):
+        assert command in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["server", "check", "nowhere"], "is not a coordinator's folder"),
+        (["server", "roster", "nowhere"], "is not a coordinator's folder"),
+        (["server", "admit", "nowhere", "x.request"], "is not a coordinator's folder"),
+        (["server", "init", "new", "--name", "a b", "--host", "h"], "is not a project's name"),
+        (["site", "check", "nowhere"], "is not a site's folder"),
+        (["site", "join", "nowhere", "roster.json", "--roster", "0" * 64], "is not a site's folder"),
+        (["site", "join", "nowhere", "roster.json", "--roster", "abc"], "is not a SHA-256"),
+        (["site", "join", "nowhere", "a", "b", "c", "--roster", "0" * 64], "name two files"),
+        (["site", "init", "new", "--invitation", "none", "--name", "a", "--org", "b"], "cannot read an invitation"),
+        (["site", "join", "nowhere", "--roster", "0" * 64], "Missing argument"),
+    ],
+)
+def test_a_mistake_is_one_line_with_what_to_do(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*arguments, "--json"]) == 2
+    said = capsys.readouterr()
+    assert len(said.err.strip().splitlines()) == 1
+    assert words in said.err
+    assert last(said.out)["exit_code"] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_project_is_set_up_by_its_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From nothing to two sites that joined, with what each command printed for the next."""
+    pytest.importorskip("nvflare")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Any:
+        assert cli.main([*arguments, "--json"]) == 0
+        return last(capsys.readouterr().out)
+
+    made = run("server", "init", "coordinator", "--name", "trial", "--host", "127.0.0.1")
+    signed = {}
+    for name in ("hospital-1", "hospital-2"):
+        asked = run("site", "init", name, "--invitation", made["invitation"], "--name", name, "--org", "Org")
+        assert asked["fingerprint"] == made["fingerprint"]
+        Path(name, "site.toml").write_text(SITE_FILE.format(name=name))
+        admitted = run("server", "admit", "coordinator", asked["request"], "--yes")
+        assert (admitted["check"], admitted["name"]) == (asked["check"], name)
+        signed[name] = admitted["signed"]
+    roster = run("server", "roster", "coordinator")
+    assert roster["members"] == ["hospital-1", "hospital-2"]
+    for name, file in signed.items():
+        joined = run("site", "join", name, file, roster["roster"], "--roster", roster["hash"])
+        assert joined == {"project": "trial", "members": roster["members"], "hash": roster["hash"]}
+        assert run("site", "check", name)["problems"] == 0
+    assert run("server", "check", "coordinator")["problems"] == 0
+    fewer = run("server", "roster", "coordinator", "--without", "hospital-2")
+    assert run("site", "join", "hospital-1", fewer["roster"], "--roster", fewer["hash"])["members"] == ["hospital-1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("typed", "admits"), [("y\n", True), ("n\n", False), ("", False)])
+def test_a_person_is_asked_before_a_site_is_admitted(
+    typed: str,
+    admits: bool,
+    own_project: Deployed,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server, site = own_project.server, own_project.site("hospital-1")
+    before = server.known()
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    sent = str(site.path / "hospital-1.request")
+    assert cli.main(["server", "admit", str(server.path), sent]) == (0 if admits else 2)
+    said = capsys.readouterr()
+    assert "hospital-1 of Org_1" in said.out
+    assert ("nothing was changed" in said.err) != admits
+    assert (server.known() != before) == admits
+
+
+@pytest.mark.slow
+def test_a_problem_is_shown_and_leaves_with_an_error(own_project: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
+    site = own_project.site("hospital-1")
+    (site.kit / "local" / "resources.json").write_text("{}")
+    assert cli.main(["site", "check", str(site.path)]) == 2
+    said = capsys.readouterr().out
+    assert "PROBLEM" in said and "resources.json is not as it was written" in said
+    assert cli.main(["site", "check", str(site.path), "--json"]) == 2
+    assert last(capsys.readouterr().out)["problems"] == 1

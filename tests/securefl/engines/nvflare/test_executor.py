@@ -1,0 +1,138 @@
+"""What the job at a site brings back to the server: the client's own replies, or one word, and no error's text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from protocols.aggregation.messages import Refusal
+from protocols.wire import decode
+from securefl.deployment.diary import OWNER
+from securefl.deployment.site_folder import SiteFolder
+from securefl.engines import letters
+from securefl.engines.letters import Absent, Answer, Ask
+from securefl.errors import RoundFailed
+from tests.securefl.deployment import owned, sites
+
+pytest.importorskip("nvflare")
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import ReservedKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+
+from securefl.engines.nvflare.executor import Forwarder
+from securefl.engines.nvflare.frames import BYTES, TOPIC
+
+ROOT = Path(__file__).parents[4]
+
+
+class Engine:
+    """As much of nvflare's engine as a job at a site uses: where the kit is, and who gets messages of a topic."""
+
+    def __init__(self, kit: Path) -> None:
+        self._kit = kit
+        self.handlers: dict[str, object] = {}
+
+    def get_workspace(self) -> Engine:
+        return self
+
+    def get_root_dir(self) -> str:
+        return str(self._kit)
+
+    def register_aux_message_handler(self, topic: str, handler: object) -> None:
+        self.handlers[topic] = handler
+
+
+class Site:
+    """A site as the server reaches it, through the job. Keeps all that came back."""
+
+    def __init__(self, folder: SiteFolder) -> None:
+        folder.kit.mkdir(exist_ok=True)
+        engine = Engine(folder.kit)
+        self._context = FLContext()
+        self._context.set_prop(ReservedKey.ENGINE, engine, private=True, sticky=False)
+        forwarder = Forwarder()
+        forwarder.handle_event(EventType.START_RUN, self._context)
+        self._forward = engine.handlers[TOPIC]
+        self.brought: list[Shareable] = []
+
+    def ask(self, letter: object) -> Shareable:
+        request = Shareable()
+        request[BYTES] = letter
+        assert callable(self._forward)
+        self.brought.append(self._forward(TOPIC, request, self._context))
+        return self.brought[-1]
+
+    def handle(self, request: bytes) -> bytes:
+        match letters.reply(self.ask(letters.encoded(Ask(os.urandom(16), request)))[BYTES]):
+            case Answer(_, body):
+                return body
+            case other:
+                raise AssertionError(other)
+
+
+@contextmanager
+def client(folder: SiteFolder) -> Iterator[subprocess.Popen[str]]:
+    """The site's client process."""
+    command = [sys.executable, "-m", "securefl", "client", str(folder.path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def test_of_a_client_that_fails_in_training_the_server_hears_one_word(tmp_path: Path) -> None:
+    folders = sites.joined(tmp_path, models={"ada": "in_training"})
+    ada = Site(folders["ada"])
+    with client(folders["ada"]) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        server, engine = sites.coordinator(folders, {"ada": ada})
+        with pytest.raises(RoundFailed) as failed:
+            server.round(engine.exchange(1))
+    assert failed.value.lost == {"ada": "refused: failed"}
+    assert owned.RECORD in (folders["ada"].path / OWNER).read_text(encoding="utf-8")
+    require_no_text(ada)
+
+
+def test_of_a_client_that_never_starts_the_server_hears_one_word(tmp_path: Path) -> None:
+    folder = sites.joined(tmp_path, loaders={"ada": "load_nothing"})["ada"]
+    ada = Site(folder)
+    with client(folder) as process:
+        said, _ = process.communicate(timeout=60)
+    assert owned.RECORD in said and "Traceback" not in said  # to whoever started it, at the site
+    assert letters.reply(ada.ask(letters.encoded(Ask(os.urandom(16), b"")))[BYTES]) == Absent()
+    require_no_text(ada)
+
+
+def test_what_is_no_letter_is_refused_without_a_word(tmp_path: Path) -> None:
+    ada = Site(sites.joined(tmp_path)["ada"])
+    assert ada.ask("text").get_return_code() == ReturnCode.BAD_REQUEST_DATA
+    assert BYTES not in ada.brought[-1]
+
+
+def test_a_request_that_is_no_message_is_answered_by_one_word(tmp_path: Path) -> None:
+    folder = sites.joined(tmp_path)["ada"]
+    ada = Site(folder)
+    with client(folder) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert decode(ada.handle(owned.RECORD.encode()), Refusal).reason == "protocol"
+        assert letters.reply(ada.ask(b"no letter")[BYTES]) == Absent()
+    require_no_text(ada)
+
+
+def require_no_text(site: Site) -> None:
+    """All that came back is nvflare's return code and bytes, in which no error's text is."""
+    assert site.brought
+    for reply in site.brought:
+        headers = reply["__headers__"]
+        assert set(reply) <= {"__headers__", BYTES} and set(headers) == {"__rc__"}
+        for secret in (owned.RECORD, "Traceback", "Error", "owned"):
+            assert secret.encode() not in reply.get(BYTES, b"")
