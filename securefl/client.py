@@ -25,6 +25,7 @@ from protocols.delivery.messages import JoinRequest
 from protocols.encoding import Encoding, Floats
 from protocols.errors import Behind, ConfigurationError, ProtocolError, SessionSpent
 from protocols.masking import Work
+from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
 from securefl import global_state, holder_requests, protection
 from securefl.account import Account, forgotten, load_identity
@@ -119,6 +120,11 @@ class Client:
     def public_key(self) -> bytes:
         """The Ed25519 public key that others pin."""
         return self._identity.public
+
+    @property
+    def identity(self) -> Identity:
+        """What this owner signs with, for what else runs in the owner's own process."""
+        return self._identity
 
     def pin(self, roster: Mapping[str, bytes], plan: Plan, rounds: int = 0) -> None:
         """The owner's consent: these clients, by name and public key, and this plan. No other is taken part in.

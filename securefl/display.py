@@ -193,7 +193,10 @@ def _results(job: Job, summary: Summary) -> Iterator[tuple[str, str]]:
         yield "epsilon", "none: no differential privacy, nothing bounds what the model reveals about one record"
     else:
         spent = ", ".join(f"{client} {value:.2f}" for client, value in summary.epsilon_by_client.items())
-        yield "epsilon", f"{spent}; each allows {job.budget.epsilon:g} at delta {job.budget.delta:g}"
+        allowed = f"each allows {job.budget.epsilon:g} at delta {job.budget.delta:g}"
+        if summary.budget_epsilon is None:
+            allowed = "what each allows its owner decides, and signed in the report"
+        yield "epsilon", f"{spent or 'stated by nobody'}; {allowed}"
     view = summary.server_view
     got = f"got {view.messages} messages ({view.bytes / 1000:.1f} kB), {view.updates_received} updates among them"
     read = f"{view.updates_readable} updates, {view.sums_readable} sums, {view.models_readable} models"

@@ -56,7 +56,8 @@ class ServerView(Struct, frozen=True):
 
 class Summary(Struct, frozen=True):
     """The end of a run. ``upload_bytes`` is the mean per client and round, all exchanges counted. ``id``: the run's;
-    ``model_sha256``: of the model's file, in hex.
+    ``model_sha256``: of the model's file, in hex. ``budget_epsilon`` and ``delta`` are None, too, where clients are at
+    sites of their own, whose owners decide; ``epsilon_by_client`` then has those who stated theirs.
     """
 
     accuracy: float | None

@@ -270,7 +270,7 @@ class Run:
             self._server
         )
         per_client_round = len(self.plan.clients) * max(len(self.history), 1)
-        budget = self.job.budget
+        budget = None if settings.apart(settings.read(self.folder)) else self.job.budget
         return Summary(
             accuracy=self._accuracy(held),
             accuracy_centralised=self._twin(),

@@ -14,6 +14,7 @@ from securefl.engines.correspondence import Deadlines
 from securefl.errors import BadInput, NotARun
 from securefl.job import Job
 from securefl.parties import Setting
+from securefl.peers.faults import Death
 from securefl.run_folder import ENGINE
 
 
@@ -63,8 +64,19 @@ class Ray(Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", t
     patience: float = 300.0
 
 
-Engine = Embedded | Nvflare | Ray
+class InTurn(Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="peers"):
+    """All clients in one process, each the server in its turn. ``deaths`` of whoever acts are made on purpose."""
+
+    deaths: tuple[Death, ...] = ()
+
+
+Engine = Embedded | Nvflare | Ray | InTurn
 EMBEDDED: Final = Embedded()
+
+
+def apart(engine: Engine) -> bool:
+    """Whether clients are at sites of their own, whose owners decide what is spent, whatever a job file says."""
+    return isinstance(engine, Nvflare)
 
 
 def write(engine: Engine, folder: Path) -> None:
@@ -97,3 +109,7 @@ def of(engine: Engine, job: Job) -> Setting:
             from securefl.engines.ray import runs
 
             return runs.load(job, engine)
+        case InTurn():
+            from securefl.peers import run
+
+            return run.load(job, engine)

@@ -56,6 +56,9 @@ Metrics = Annotated[
         help="Serve figures for Prometheus at this port of this machine, or at another address: to whoever reaches it.",
     ),
 ]
+Peers = Annotated[
+    bool, typer.Option("--peers", help="Without a server: the clients act as it in turn, and go on where one dies.")
+]
 SentFile = Annotated[
     Path, typer.Argument(metavar="REQUEST", help="The file that a site's administrator sent.", callback=_named)
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from securefl.cli.options import AsJson, Folder, Interrupted, JobFile, Metrics, Out, console_for
+from securefl.cli.options import AsJson, Folder, Interrupted, JobFile, Metrics, Out, Peers, console_for
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed, VerificationFailed
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from securefl.settings import Engine
 
 _DEMO_SILENCE: Final = (2, 3)  # exchange and round in which a client of the demo goes silent
+_DEMO_PEERS: Final = 5  # clients of which one can be missing, and another be in league with whoever acts
+_ACTING: Final = "acting@"
 
 
 def demo(
@@ -39,9 +41,11 @@ def demo(
         typer.Option(
             metavar="CLIENT@EXCHANGE[:ROUND]",
             help="Silence a client from an exchange (0 to 5) on, in one round; may be repeated. 'none': nobody. "
-            "Default: the third client, as its masked update is due, in round 3.",
+            "Default: the third client, as its masked update is due, in round 3. With --peers also acting@...: "
+            "whoever acts as the server dies; that is the default then.",
         ),
     ] = None,
+    peers: Peers = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,9 +55,18 @@ def demo(
     """
     from securefl import job
 
-    silences = drop if drop is not None else [_demo_silence(pilot, rounds)]
+    silences = drop if drop is not None else [_demo_silence(pilot, rounds, peers)]
     drops = [silence for silence in silences if silence != "none"]
-    _start(job.from_pilot(pilot, protection, rounds, private=not no_dp, drop=drops), out, as_json)
+    dying = [silence for silence in drops if peers and silence.startswith(_ACTING)]
+    others = [silence for silence in drops if silence not in dying]
+    made = job.from_pilot(pilot, protection, rounds, private=not no_dp, drop=others)
+    if not peers:
+        _start(made, out, as_json)
+        return
+    from securefl.peers.run import deaths, demonstration
+    from securefl.settings import InTurn
+
+    _start(demonstration(made), out, as_json, engine=InTurn(deaths(made, dying)))
 
 
 def run(
@@ -76,6 +89,7 @@ def run(
     patience: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="nvflare: for enough sites to be there and take part.")
     ] = 120.0,
+    peers: Peers = False,
     metrics: Metrics = None,
     out: Out = None,
     as_json: AsJson = False,
@@ -91,7 +105,7 @@ def run(
     from securefl import job
     from securefl.engines.correspondence import Deadlines
 
-    chosen = _engine(engine, server, Deadlines(deadline, training), patience)
+    chosen = _engine(engine, server, Deadlines(deadline, training), patience, peers)
     _start(job.load(job_file), out, as_json, audit, chosen, metrics)
 
 
@@ -116,29 +130,34 @@ def resume(folder: Folder, metrics: Metrics = None, as_json: AsJson = False) -> 
 
     Example:  [bold]securefl resume runs/heart-1[/]
     """
-    from securefl.run import Run
-
     console = console_for(as_json)
     with _watched(console, metrics) as (screen, watcher):
         with console.status("reading the run", spinner="line"):
-            opened = Run.open(folder, watcher)
+            from securefl import settings
+
+            opened = _kind(settings.read(folder)).open(folder, watcher)
         _finish(opened, console, screen, as_json)
 
 
-def _demo_silence(pilot: str, rounds: int | None) -> str:
-    """So that one dropout is recovered in view."""
+def _demo_silence(pilot: str, rounds: int | None, peers: bool) -> str:
+    """So that one dropout is recovered in view: with peers, that of whoever acts, where enough others are left."""
     from securefl.job import known_pilot
 
     exchange, number = _DEMO_SILENCE
-    return f"{known_pilot(pilot).clients[2]}@{exchange}:{min(number, rounds or number)}"
+    clients = known_pilot(pilot).clients
+    if peers and len(clients) < _DEMO_PEERS:
+        return "none"
+    return f"{_ACTING if peers else clients[2] + '@'}{exchange}:{min(number, rounds or number)}"
 
 
-def _engine(name: str, server: Path | None, deadlines: Deadlines, patience: float) -> Engine:
-    from securefl.settings import EMBEDDED, Nvflare
+def _engine(name: str, server: Path | None, deadlines: Deadlines, patience: float, in_turn: bool = False) -> Engine:
+    from securefl.settings import EMBEDDED, InTurn, Nvflare
 
     match name:
         case "local":
-            return EMBEDDED
+            return InTurn() if in_turn else EMBEDDED
+        case _ if in_turn:
+            raise BadInput("--peers is for the local engine: at sites, begin such a run with 'securefl site propose'")
         case "nvflare" if server is not None:
             return Nvflare(str(server.absolute()), deadlines, patience)
         case "nvflare":
@@ -160,11 +179,18 @@ def _start(
     folder = out or Path("runs") / f"{slug(job.name)}-{job.protection.kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     with _watched(console, metrics) as (screen, watcher):
         with console.status("preparing data, model and clients", spinner="line"):
-            from securefl.run import Run
             from securefl.settings import EMBEDDED
 
-            created = Run.create(job, folder, audit, engine or EMBEDDED, watcher)
+            created = _kind(engine).create(job, folder, audit, engine or EMBEDDED, watcher)
         _finish(created, console, screen, as_json)
+
+
+def _kind(engine: Engine | None) -> type[Run]:
+    from securefl.peers.run import PeersRun
+    from securefl.run import Run
+    from securefl.settings import InTurn
+
+    return PeersRun if isinstance(engine, InTurn) else Run
 
 
 @contextmanager

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import Final, Literal, get_args
-
-from msgspec import Struct
+from typing import Final
 
 from protocols.base import Exchange, Messages
 from protocols.wire import kind
@@ -16,6 +14,7 @@ from securefl.errors import RoundFailed
 from securefl.peers import baton as batons
 from securefl.peers.acting import Acting
 from securefl.peers.baton import Baton
+from securefl.peers.faults import Death
 from securefl.peers.gathering import Overtaken
 from securefl.peers.messages import LockRequest, TakeRequest, TurnRequest, VoteRequest
 from securefl.peers.peer import Overdue, Peer
@@ -23,12 +22,6 @@ from securefl.progress import Watcher
 from securefl.together import Together
 from securefl.transcript import KINDS
 
-Place = Literal[
-    "turn", "keys", "shares", "masked-input", "consistency", "unmask", "sum", "apply", "vote", "lock", "take"
-]
-"""The exchanges of a round in order, as the transcript calls those of the protocol."""
-
-PLACES: Final[tuple[Place, ...]] = get_args(Place)
 _OWN: Final = {
     TurnRequest.KIND: "turn",
     VoteRequest.KIND: "vote",
@@ -38,17 +31,6 @@ _OWN: Final = {
 _LATE: Final = len(
     STEPS
 )  # what follows the protocol's exchanges: a client that is silent from one of those on stays so
-
-
-class Death(Struct, frozen=True):
-    """The peer that acts dies in ``round``, at ``place``, when ``sent`` messages of that exchange are on their way.
-
-    It is back, with what it has on disk, once the round is settled.
-    """
-
-    place: Place
-    round: int
-    sent: int = 0
 
 
 class Died(Exception):
@@ -84,12 +66,17 @@ class AllPeers:
         self._now = self.round + 1
         # A turn that was given before this process began has had its time.
         self._first = 1 + max(peer.memory.next.turn for peer in self.peers.values() if peer.round == self.round)
-        self.last = next(name for name, peer in self.peers.items() if peer.round == self.round)
+        self.last = self.newest.name
 
     @property
     def round(self) -> int:
         """The last that is settled for any peer."""
-        return max(peer.round for peer in self.peers.values())
+        return self.newest.round
+
+    @property
+    def newest(self) -> Peer:
+        """One that has it."""
+        return max(self.peers.values(), key=lambda peer: peer.round)
 
     def rounds(self) -> Iterator[Baton]:
         """Run what remains, one settled baton a round.

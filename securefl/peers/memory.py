@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from securefl.checkpoint import State
 from securefl.errors import NotARun
-from securefl.peers.baton import Standing, name_of
+from securefl.peers.baton import Baton, Standing, decoded, name_of
 from securefl.peers.circle import Circle
 from securefl.peers.messages import Began, Certificate, Handed, Passed, Settled
 from securefl.store import Store
@@ -94,6 +94,11 @@ class Memory:
         if kept is None or round < self.standing.round:
             return kept
         return replace(kept, passed=replace(kept.passed, model=self.standing.state.model))
+
+    def batons(self) -> list[Baton]:
+        """All that are settled, in order."""
+        found = (self.settled(number) for number in range(1, self.standing.round + 1))
+        return [decoded(settled.passed.baton) for settled in found if settled is not None]
 
     def model_of(self, baton: bytes) -> bytes:
         """The model that came with a baton when it was voted on or locked; empty where it did not."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec.structs import astuple
 
-from securefl import precision
+from securefl import precision, settings
 from securefl.plan import Plan
 from securefl.privacy import accountant
 from securefl.privacy.mechanism import NEIGHBOURS, SGD, Mechanism
@@ -134,7 +134,7 @@ def _silent(facts: Facts, client: str) -> Owner:
         source="the server's copy",
         data=facts.job.data.name,
         fingerprints="unknown",
-        budget=_or_none(facts.job.budget),
+        budget="unknown" if settings.apart(facts.engine) else _or_none(facts.job.budget),
         ledger="unknown",
         before="unknown",
         after="unknown",

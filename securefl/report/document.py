@@ -106,7 +106,7 @@ class Owner(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: Literal["signed statement", "the server's copy"]
     data: str
     fingerprints: tuple[str, ...] | Unknown
-    budget: Budget | Absent
+    budget: Budget | Absent | Unknown
     ledger: str
     before: Head | Absent
     after: Head | Absent

@@ -17,7 +17,9 @@ import msgspec
 from msgspec import Struct
 
 from protocols.errors import Forged
+from securefl import settings
 from securefl.errors import NotARun
+from securefl.protection import KINDS
 from securefl.report import JSON, contradictions, facts, page, words
 from securefl.report.assembly import assemble
 from securefl.report.canonical import canonical, read
@@ -77,7 +79,7 @@ def verified(folder: Path, ledgers: Path | None = None) -> Verdict:
     found = _facts(folder)
     case = _Case(folder, report, found, ledgers or found.job.ledger_folder(folder))
     problems = [line for check in _CHECKS for line in _lines(check, case)]
-    unchecked = [*_absent(case), *_lines(_undrawn, case)]
+    unchecked = [*_absent(case), *_model_elsewhere(case), *_lines(_undrawn, case)]
     keys = {signed.statement.client: signed.key for signed in report.statements}
     return Verdict(report.run.id, report.status.word, tuple(dict.fromkeys(problems)), tuple(unchecked), keys)
 
@@ -120,11 +122,21 @@ def _plan(case: _Case) -> Iterator[str]:
 def _model(case: _Case) -> Iterator[str]:
     files = [case.folder / MODEL, *(case.folder / "clients" / name / MODEL for name in case.report.run.clients)]
     there = [file for file in files if file.exists()]
-    if not there:
+    if not there and not _elsewhere(case):
         yield f"{MODEL}: there is no model"
     for file in there:
         if hashlib.sha256(file.read_bytes()).hexdigest() != case.report.run.model:
             yield f"{file.relative_to(case.folder)}: not the model that the report names"
+
+
+def _elsewhere(case: _Case) -> bool:
+    """Whether only clients can read the model, and they are at sites of their own."""
+    return settings.apart(case.facts.engine) and KINDS[case.facts.plan.protection].sealed
+
+
+def _model_elsewhere(case: _Case) -> Iterator[str]:
+    if _elsewhere(case):
+        yield f"the model is at the sites: compare its SHA-256 there with {case.report.run.model}"
 
 
 def _statements(case: _Case) -> Iterator[str]:

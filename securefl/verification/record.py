@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from securefl import draft
+from securefl import draft, settings
 from securefl.job import Job
 from securefl.plan import Plan
 from securefl.privacy.mechanism import Budget
@@ -51,6 +51,8 @@ def _job(facts: Facts) -> Iterator[str]:
     for name in Plan.__struct_fields__:
         if getattr(planned, name) != getattr(facts.plan, name):
             yield f"{JOB}: gives another {name} than {PLAN}"
+    if settings.apart(facts.engine):  # what they allow, and what they call their data, is for owners to say
+        return
     budget: Budget | Absent = facts.job.budget or "none"
     data = facts.job.data.pilot or facts.job.data.name  # in ledgers, a pilot's data has the pilot's name
     for said in _statements(facts):
@@ -74,9 +76,14 @@ def _summary(facts: Facts) -> Iterator[str]:
 
     Above it they may be: the summary counts what was charged for other runs meanwhile.
     """
-    said, rounds, budget = facts.summary, facts.history, facts.job.budget
+    said, rounds = facts.summary, facts.history
     if said is None:
         return
+    apart = settings.apart(facts.engine)
+    budget = None if apart else facts.job.budget
+    spent = facts.plan.clients if budget else ()
+    if apart:  # nobody but owners knows: those who stated it
+        spent = tuple(one.client for one in _statements(facts) if isinstance(one.epsilon_after, float))
     each = len(facts.plan.clients) * max(len(rounds), 1)
     found = replace(
         said,
@@ -98,7 +105,7 @@ def _summary(facts: Facts) -> Iterator[str]:
     for one in declared.of_run(facts.job, facts.engine):
         if one not in said.hazards:
             yield f"{SUMMARY}: leaves out a hazard that {JOB} or {ENGINE} implies: {one.text}"
-    if set(said.epsilon_by_client) != set(facts.plan.clients if budget else ()):
+    if set(said.epsilon_by_client) != set(spent):
         yield f"{SUMMARY}: has epsilons of other clients than have a budget"
     for stated in _statements(facts):
         least = stated.epsilon_after if isinstance(stated.epsilon_after, float) else 0.0

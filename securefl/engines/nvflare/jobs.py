@@ -62,10 +62,12 @@ class Jobs:
         """A session, opened where there is none. Whatever goes wrong in it, the next one is a new one."""
         try:
             from nvflare.fuel.flare_api.flare_api import new_secure_session
+            from nvflare.tool.cli_output import set_output_format
         except ImportError as error:
             raise MissingExtra("--engine nvflare", "nvflare") from error
         try:
             if self._session is None:
+                set_output_format("json")  # it prints as it connects: not to stdout, which may be a program's
                 self._session = new_secure_session(self._user, str(self._kit), timeout=_PATIENCE)
             yield self._session
         except Exception as error:  # its own errors have no common type

@@ -13,7 +13,8 @@ from securefl import CKKS, Client, Ledger, LocalOptimizer, SecAgg, Server, Store
 from securefl.account import load_identity
 from securefl.engines.local import Corruption, Silence
 from securefl.peers.circle import Circle
-from securefl.peers.local import AllPeers, Death
+from securefl.peers.faults import Death
+from securefl.peers.local import AllPeers
 from securefl.peers.memory import Memory
 from securefl.peers.peer import Overdue, Peer
 from securefl.plan import PrivacyTerms

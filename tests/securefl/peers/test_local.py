@@ -10,7 +10,7 @@ import pytest
 from securefl import DPSGD
 from securefl.engines.local import Corruption, Silence
 from securefl.errors import RoundFailed
-from securefl.peers.local import PLACES, Death, Place
+from securefl.peers.faults import PLACES, Death, Place
 from securefl.peers.turns import acting
 from securefl.privacy.mechanism import Budget
 from securefl.progress import Watcher
