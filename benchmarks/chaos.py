@@ -7,6 +7,8 @@ messages may die without any loss: its work is carried again.
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from benchmarks.deployed import Deployment, Part
+from benchmarks.deployed import Deployment, Part, environment
 from protocols.aggregation.messages import (
     ApplyRequest,
     ConsistencyRequest,
@@ -207,6 +209,11 @@ def judged(deployment: Deployment, run: Run, case: Case) -> Iterator[str]:
         yield f"{len(struck.contributors)} contributed in attempt {struck.attempt}; dropped: {struck.dropped}"
     if [len(record.contributors) for record in run.history[::2]] != [4, 4]:
         yield f"the other rounds lost somebody: {[record.dropped for record in run.history]}"
+    yield from unlike(deployment, run)
+
+
+def unlike(deployment: Deployment, run: Run) -> Iterator[str]:
+    """In what a run differs from an undisturbed one with the same contributors; and ledgers that under-count."""
     apart = float(np.abs(model(deployment, run) - undisturbed(run.job, run.history)).max())
     if not apart <= SAME:
         yield f"the model is {apart:.2g} from that of an undisturbed run with the same contributors"
@@ -251,3 +258,40 @@ def undisturbed(job: Job, history: Sequence[RoundRecord]) -> NDArray[np.float32]
     found = server.model()
     assert found is not None  # noqa: S101 secagg
     return found
+
+
+COORDINATOR = """
+import os, signal, sys
+from pathlib import Path
+from benchmarks import chaos
+from securefl.engines.correspondence import Deadlines
+from securefl.run import Run
+from securefl.settings import Nvflare
+
+server, folder, exchange, protection = sys.argv[1:]
+run = Run.create(chaos.job(protection), Path(folder), engine=Nvflare(server, Deadlines(60.0, 60.0), 60.0))
+run._parties = chaos.Striking(run._parties, 2, int(exchange), lambda: os.kill(os.getpid(), signal.SIGKILL))
+list(run.rounds())
+"""
+
+
+def resumed(deployment: Deployment, folder: Path, exchange: int = 4, protection: str = "secagg") -> float:
+    """Kill the coordinator in its second round, and resume as a person would: seconds until the run is finished.
+
+    Raises ``RuntimeError`` where the resumed run is not as an undisturbed one.
+    """
+    arguments = [str(deployment.server.path), str(folder), str(exchange), protection]
+    killed = subprocess.run([sys.executable, "-c", COORDINATOR, *arguments], env=environment(), check=False)  # noqa: S603
+    if killed.returncode != -signal.SIGKILL:
+        raise RuntimeError(f"the coordinator ended with {killed.returncode} before it was killed")
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "securefl", "resume", str(folder)], env=environment(), check=True)  # noqa: S603
+    taken = time.monotonic() - began
+    run = Run.open(folder)
+    try:
+        problems = list(unlike(deployment, run))
+    finally:
+        run.close()
+    if problems:
+        raise RuntimeError("; ".join(problems))
+    return taken

@@ -80,7 +80,7 @@ class Deployment:
         command = [sys.executable, "-m", "securefl", group, "start", str(self.root / name)]
         with (self.root / f"{name}.out").open("ab") as log:
             self._keeping[name] = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
             )
 
     def kept(self, name: str) -> bool:
@@ -171,9 +171,9 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _environment() -> dict[str, str]:
-    """One thread a process: there are some three a site."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def environment() -> dict[str, str]:
+    """One thread a process, of which there are some three a site; and this folder's code, where a site names it."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def _free_port() -> int:

@@ -70,13 +70,19 @@ class InTurn(Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine"
     deaths: tuple[Death, ...] = ()
 
 
-Engine = Embedded | Nvflare | Ray | InTurn
+class InTurnApart(Struct, frozen=True, forbid_unknown_fields=True, tag_field="engine", tag="peers-apart"):
+    """Clients at sites, each the server in its turn, over NVIDIA FLARE; this is the folder of one of them."""
+
+    deadlines: Deadlines = Deadlines()
+
+
+Engine = Embedded | Nvflare | Ray | InTurn | InTurnApart
 EMBEDDED: Final = Embedded()
 
 
 def apart(engine: Engine) -> bool:
     """Whether clients are at sites of their own, whose owners decide what is spent, whatever a job file says."""
-    return isinstance(engine, Nvflare)
+    return isinstance(engine, Nvflare | InTurnApart)
 
 
 def write(engine: Engine, folder: Path) -> None:
@@ -113,3 +119,5 @@ def of(engine: Engine, job: Job) -> Setting:
             from securefl.peers import run
 
             return run.load(job, engine)
+        case InTurnApart():
+            raise BadInput("the sites of this run go on with it by themselves: securefl site start, at each of them")

@@ -28,6 +28,7 @@ def start_server(folder: ServerHome) -> None:
     home = ServerFolder(folder)
     address = home.invitation()
     held = lock(home.path)
+    kit.harden(home.kit, "server")
     supervisor = Supervisor(home.path, _say)
     supervisor.add("server", kit.server_command(home.kit), home.path / "server.log")
     _say(f"sites dial {address.host}:{address.port}; Ctrl-C ends")
@@ -48,6 +49,7 @@ def start_site(folder: SiteHome) -> None:
     home = SiteFolder(folder)
     invited, name = home.invitation(), home.site_file().name
     home.roster()
+    kit.harden(home.kit, "site")
     supervisor = Supervisor(home.path, _say)
     own = [sys.executable, "-m", "securefl", "client", str(home.path.absolute())]
     supervisor.add("client", own, home.path / "client.log")

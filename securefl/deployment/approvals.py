@@ -76,6 +76,9 @@ def _checked(name: str) -> str:
 
 def _read(path: Path) -> Plan:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Plan)
+        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, BadInput) as error:
         raise NotARun(f"{path} is damaged ({error}): delete it, and have the plan proposed again") from error
+    if plan.digest().hex() != path.stem:
+        raise NotARun(f"{path} has another plan than its name says: delete it, and have the plan proposed again")
+    return plan

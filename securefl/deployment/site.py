@@ -6,6 +6,7 @@ model, among those that the owner installed, that has its architecture. The serv
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -14,12 +15,15 @@ import msgspec
 from msgspec import Struct
 
 from protocols.aggregation.messages import KeysRequest, Refusal
+from protocols.aggregation.session import Roster
 from protocols.delivery.messages import JoinRequest
 from protocols.errors import ConfigurationError, MalformedMessage, ProtocolError
+from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
 from securefl.account import load_identity
 from securefl.client import Client
 from securefl.closing import StateRequest
+from securefl.data import Dataset
 from securefl.deployment.approvals import Approvals
 from securefl.deployment.diary import Diary
 from securefl.deployment.site_folder import SiteFolder
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _PINNED: Final = "pinned plan"
+_IN_TURN: Final = "runs without a server"
 
 
 class _Named(Struct, frozen=True, array_like=True):
@@ -67,22 +72,97 @@ class Site:
         self._lock = Lock()
         self._go_on()
 
+    @property
+    def name(self) -> str:
+        return self._file.name
+
+    @property
+    def identity(self) -> Identity:
+        """What this site signs with."""
+        return load_identity(self._keep)
+
+    @property
+    def roster(self) -> Roster:
+        """Whom it takes part with."""
+        return self._roster
+
+    @property
+    def test(self) -> Dataset | None:
+        """The public test set."""
+        return self._test
+
     def handle(self, request: bytes) -> bytes:
-        """Answer one request, whatever is in it. The reason of a refusal stays in the site's own diary."""
+        """Answer one request of a server, whatever is in it. The reason of a refusal stays in the site's own diary."""
+        return self._handled(request, self._answer_server)
+
+    def handle_in_turn(self, request: bytes) -> bytes:
+        """The same in a run without a server, for who may ask: that is for :mod:`securefl.peers` to say."""
+        return self._handled(request, self._answer)
+
+    def consent(self, run: str, plan: Plan) -> Word:
+        """Whether the owner takes part in this run without a server: then no server is answered in it."""
+        with self._lock:
+            in_turn = self._in_turn
+            if run not in in_turn and self._store.joined(run):
+                return "refused"  # with a server
+            word = self._word(run, plan)
+            if word == "accepted" and run not in in_turn:
+                self._store.put({_IN_TURN: msgspec.msgpack.encode(sorted(in_turn | {run}))})
+            return word
+
+    def model_of(self, plan: Plan) -> Callable[[], nn.Module]:
+        """Among the models that the owner installed, the one of this architecture. Raises ``Refused`` for none."""
+        from securefl import vector
+
+        for factory in self._file.factories():
+            if vector.architecture(vector.build(factory, plan.model_seed)) == plan.architecture:
+                return factory
+        raise Refused(
+            f"no model that this owner installed has the architecture {plan.architecture[:80]!r}: if it is to be trained "
+            f"here, name the function that builds it in [model] factories of {self._folder.file}"
+        )
+
+    def _handled(self, request: bytes, answer: Callable[[bytes], bytes]) -> bytes:
         with self._lock, self._diary.answering(_kind(request)) as answering:
             try:
-                reply = self._answer(request)
+                reply = answer(request)
             except (ProtocolError, SecureFLError, ConfigurationError) as error:
                 self._diary.tell(str(error))
                 reply = encode(Refusal("protocol" if isinstance(error, ProtocolError) else "policy"))
+            except Exception:  # the owner's own code failed, as a model of it was tried
+                self._diary.tell(traceback.format_exc())
+                reply = encode(Refusal("failed"))
             answering.answered(reply)
             self._flush()
             return reply
 
+    def _answer_server(self, request: bytes) -> bytes:
+        """Raises ``Refused`` in a run that has none, whoever says that it is one."""
+        match kind(request):
+            case Propose.KIND:
+                run = decode(request, Propose).run
+            case KeysRequest.KIND:
+                run = _named(decode(request, KeysRequest).announcement).run
+            case JoinRequest.KIND:
+                run = _named(decode(request, JoinRequest).announcement).run
+            case _:
+                run = "" if self._pinned is None else self._pinned.run
+        if run in self._in_turn:
+            raise Refused(
+                f"run {run} has no server: its clients act in turn, and speak to each other in sealed letters"
+            )
+        return self._answer(request)
+
+    @property
+    def _in_turn(self) -> frozenset[str]:
+        """Runs without a server."""
+        return frozenset(msgspec.msgpack.decode(self._store.get(_IN_TURN) or b"\x90", type=list[str]))
+
     def _answer(self, request: bytes) -> bytes:
         match kind(request):
             case Propose.KIND:
-                return encode(Consent(self._word(decode(request, Propose))))
+                proposal = decode(request, Propose)
+                return encode(Consent(self._word(proposal.run, plan_of(proposal))))
             case KeysRequest.KIND:
                 client = self._under(_named(decode(request, KeysRequest).announcement))
             case JoinRequest.KIND:
@@ -94,10 +174,9 @@ class Site:
             self._write_model(client, decode(request, StateRequest).run)
         return reply
 
-    def _word(self, proposal: Propose) -> Word:
-        plan = plan_of(proposal)
+    def _word(self, run: str, plan: Plan) -> Word:
         try:
-            self._under(_Named(proposal.run, 0, 0, plan))
+            self._under(_Named(run, 0, 0, plan))
         except BudgetExceeded as error:
             self._diary.tell(str(error))
             return "budget"
@@ -137,7 +216,7 @@ class Site:
         return Client(
             self._file.name,
             self._data,
-            self._model_of(plan),
+            self.model_of(plan),
             budget=self._file.budget,
             policy=self._file.policy,
             held_out=self._held_out,
@@ -148,17 +227,6 @@ class Site:
             unit=self._file.unit,
             seed=self._file.seed,
             device=self._file.device,
-        )
-
-    def _model_of(self, plan: Plan) -> Callable[[], nn.Module]:
-        from securefl import vector
-
-        for factory in self._file.factories():
-            if vector.architecture(vector.build(factory, plan.model_seed)) == plan.architecture:
-                return factory
-        raise Refused(
-            f"no model that this owner installed has the architecture {plan.architecture[:80]!r}: if it is to be trained "
-            f"here, name the function that builds it in [model] factories of {self._folder.file}"
         )
 
     def _opened(self) -> Ledger | None:
@@ -186,8 +254,8 @@ class Site:
         try:
             client = self._of_plan(plan)
             client.pin({name: self._roster.public_key(name) for name in plan.clients}, plan)
-        except (SecureFLError, ProtocolError, ConfigurationError, KeyError) as error:
-            self._diary.tell(f"the plan from before is not gone on with: {error}")
+        except Exception as error:  # policy, budget or roster are others now; or the owner's own code fails
+            self._diary.tell(f"the plan from before is not gone on with: {type(error).__name__}: {error}")
             return
         self._client, self._pinned = client, pinned
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from protocols.base import Exchange
 from protocols.errors import ProtocolError
 from protocols.wire import Message
@@ -27,26 +29,28 @@ from securefl.peers.peer import Peer
 def settle(peer: Peer, reach: Exchange, turn: int, given: Given, passed: Passed) -> None:
     """Have a baton of the next round settled. Raises ``RoundFailed`` where no quorum votes for it, or locks it."""
     circle, number, about = peer.circle, peer.round + 1, name_of(passed.baton)
-    words = _Words(peer, reach, number, turn, about)
+    words = _Words(peer, reach, sorted(given.grants), number, turn, about)
     question = VoteRequest(circle.run, number, turn, passed, tuple(given.grants.values()), given.votes)
     votes = words.collect("vote", question)
     locks = words.collect("lock", LockRequest(circle.run, number, votes))
     settled = Settled(passed, locks)
     # Itself first: a crash from here on leaves somebody who can hand it to the others.
     peer.take(settled)
-    ask(reach, [name for name in circle.plan.clients if name != peer.name], TakeRequest(circle.run, settled), Taken)
+    ask(reach, [name for name in sorted(given.grants) if name != peer.name], TakeRequest(circle.run, settled), Taken)
 
 
 class _Words:
-    def __init__(self, peer: Peer, reach: Exchange, number: int, turn: int, about: bytes) -> None:
-        self._peer, self._reach = peer, reach
+    """Those of the peers who gave the turn: others are not waited for, and brought up at the next turn."""
+
+    def __init__(self, peer: Peer, reach: Exchange, asked: Sequence[str], number: int, turn: int, about: bytes) -> None:
+        self._peer, self._reach, self._asked = peer, reach, asked
         self._number, self._turn, self._about = number, turn, about
 
     def collect(self, what: What, question: Message) -> Certificate:
         """A quorum's words."""
         circle = self._peer.circle
         words = []
-        for name, said in sorted(ask(self._reach, circle.plan.clients, question, Said).items()):
+        for name, said in sorted(ask(self._reach, self._asked, question, Said).items()):
             try:
                 circle.check(name, said.signature, what, self._number, self._turn, self._about)
             except ProtocolError:

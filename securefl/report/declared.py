@@ -24,10 +24,10 @@ def of_run(job: Job, engine: Engine) -> tuple[Hazard, ...]:
 
 def of_engine(engine: Engine) -> Hazard:
     """What follows from where the clients were."""
-    from securefl.settings import Nvflare, Ray
+    from securefl.settings import InTurnApart, Nvflare, Ray
 
     match engine:
-        case Nvflare():
+        case Nvflare() | InTurnApart():
             times = (
                 "how long each client took in each round, above all to train, which grows with its number of records"
             )

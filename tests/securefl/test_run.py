@@ -344,7 +344,9 @@ def test_a_key_lies_in_its_clients_own_store_and_nowhere_else(tmp_path: Path, ce
     run = Run.create(demo(cell), tmp_path / "run")
     list(run.rounds())
     run.finish()
-    places = {client.name: tmp_path / "run" / "clients" / client.name / "store.sqlite" for client in run._parties.clients}
+    places = {
+        client.name: tmp_path / "run" / "clients" / client.name / "store.sqlite" for client in run._parties.clients
+    }
     keys = {client._keyholder(run._server.run)._held.record.key for client in run._parties.clients}
     assert len(keys) == 1
     (key,) = keys

@@ -6,6 +6,7 @@ Everything is written from here, so that a kit can be compared with what it must
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -51,14 +52,13 @@ def harden(kit: Path, role: Role, home: Path | None = None) -> None:
     any ``*__resources.json``, and takes what lies in ``custom`` for code that the site's administrator installed.
     ``home``: where the kit will lie, if not where it is. May be done again, before each start: it undoes changes.
     """
-    local, startup = kit / "local", kit / "startup"
-    with explained(local):
-        shutil.rmtree(local, ignore_errors=True)
-        local.mkdir(mode=0o700)
-        for name, content in _settings(role, home or kit).items():
+    local, startup, wanted = kit / "local", kit / "startup", _settings(role, home or kit)
+    with explained(kit):
+        local.mkdir(mode=0o700, exist_ok=True)
+        for name, content in wanted.items():
             _write(local / name, content)
-        for extra in _extra(startup, _STARTUP[role]):
-            extra.unlink()
+        for extra in (*_extra(local, wanted), *_extra(startup, _STARTUP[role])):
+            _remove(extra)
         for path in (kit, startup, local):
             path.chmod(0o700)
         for path in startup.glob("*.key"):
@@ -141,7 +141,12 @@ def _extra(folder: Path, wanted: Container[str]) -> list[Path]:
 def _settings(role: Role, home: Path) -> Mapping[str, object]:
     """What lies in ``local``, by file name."""
     resources = _server_resources(home) if role == "server" else _site_resources()
-    return {"resources.json": resources, "authorization.json": _authorization(role), "log_config.json": _logs()}
+    return {
+        "resources.json": resources,
+        "authorization.json": _authorization(role),
+        "comm_config.json": _connections(),
+        "log_config.json": _logs(),
+    }
 
 
 def _allowed(path: str) -> dict[str, object]:
@@ -220,6 +225,12 @@ def _authorization(role: Role) -> dict[str, object]:
     return {"format_version": "1.0", "permissions": {"lead": rights}}
 
 
+def _connections() -> dict[str, object]:
+    """Between the processes of one machine: by default in the clear, and whoever is on the machine may connect."""
+    resources = {"host": "localhost", "connection_security": "mtls"}
+    return {"allow_adhoc_conns": False, "internal": {"scheme": "tcp", "resources": resources}}
+
+
 def _logs() -> dict[str, object]:
     """Warnings and progress to one file, and to whoever started the process."""
     words = "%(asctime)s - %(name)s - %(levelname)s - %(fl_ctx)s - %(message)s"
@@ -253,4 +264,16 @@ def _read(path: Path) -> object:
 
 
 def _write(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    """In the place of what may be there, at once: a process that is running may read it."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if path.is_dir():
+        _remove(path)
+    os.replace(partial, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

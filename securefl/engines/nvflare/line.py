@@ -135,7 +135,8 @@ class Line:
         with self._changed:
             if self._connected is connected:
                 self._connected = None
-                self._tell("the job at the server has ended; another is started")
+                if self._open:
+                    self._tell("the job at the server has ended; another is started")
             self._changed.notify_all()
         for answer in list(connected.waiting.values()):
             if not answer.done():

@@ -75,7 +75,7 @@ class Sites:
         plan = server.enrol(self.roster)
         until = time.monotonic() + self._engine.patience
         while True:
-            self.present(plan)
+            self._present(plan, until)
             words = proposal.consents(server.run, plan, self.exchange(0))
             accepted = [name for name, word in words.items() if word == "accepted"]
             refusing = sorted(name for name, word in words.items() if word in ("refused", "budget"))
@@ -100,7 +100,9 @@ class Sites:
 
     def present(self, plan: Plan) -> frozenset[str]:
         """Who answers now. Waits for the fewest that a round needs, as long as the engine's patience."""
-        until = time.monotonic() + self._engine.patience
+        return self._present(plan, time.monotonic() + self._engine.patience)
+
+    def _present(self, plan: Plan, until: float) -> frozenset[str]:
         while True:
             self._line.ready(min(_GREETING, self._engine.patience))
             there = frozenset(self._letters.present(plan.clients, _GREETING))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from securefl import cli
+from securefl.engines.nvflare import kit
+from securefl.engines.nvflare.kit import Role
 from tests.securefl.deployment.deployed import SITE_FILE, Deployed
 
 COMMANDS = ["server init", "server admit", "server roster", "server check", "site init", "site join", "site check"]
@@ -128,3 +132,22 @@ def test_a_problem_is_shown_and_leaves_with_an_error(own_project: Deployed, caps
     assert "PROBLEM" in said and "resources.json is not as it was written" in said
     assert cli.main(["site", "check", str(site.path), "--json"]) == 2
     assert last(capsys.readouterr().out)["problems"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["server", "site"])
+def test_a_start_undoes_what_was_changed_in_a_kit(group: str, own_project: Deployed) -> None:
+    """The processes themselves are not waited for: what they read is written before they are started."""
+    folders = {"server": own_project.server, "site": own_project.site("hospital-1")}
+    home = folders[group]
+    (home.kit / "local" / "resources.json").write_text('{"class_allow_list": ["*"]}')
+    (home.kit / "local" / "more__resources.json").write_text("{}")
+    command = [sys.executable, "-m", "securefl", group, "start", str(home.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starting:
+        assert starting.stdout is not None
+        assert any("started (pid" in line for line in starting.stdout)
+        role: Role = "server" if group == "server" else "site"
+        assert list(kit.differences(home.kit, role)) == []
+        starting.terminate()
+        starting.communicate()
+    assert starting.returncode == 0

@@ -62,10 +62,9 @@ SPOILT: dict[str, Callable[[SiteFolder], object]] = {
     "a store that is none any more": lambda folder: damaged(folder.store),
     "a store of what outlives runs that is none any more": lambda folder: damaged(folder.keep),
 }
-ESCAPES = pytest.mark.xfail(strict=True, raises=RuntimeError, reason="Site.handle lets errors of a model's code pass")
 
 
-@pytest.mark.parametrize("model", ["in_training", "unmade", pytest.param("always", marks=ESCAPES)])
+@pytest.mark.parametrize("model", ["in_training", "unmade", "always"])
 def test_of_a_model_that_fails_the_server_hears_one_word(tmp_path: Path, model: str) -> None:
     folders = sites.joined(tmp_path, models={"ada": model})
     require_words(folders["ada"], refused(folders, None))

@@ -15,9 +15,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from protocols.aggregation.messages import InputRequest
+from protocols.aggregation.messages import InputRequest, Refusal
 from protocols.base import Exchange, Messages, Replies, Requests
 from protocols.wire import encode, kind
 from securefl import DPSGD, Client, settings
@@ -26,7 +27,8 @@ from securefl.engines.correspondence import Deadlines
 from securefl.engines.local import Silence
 from securefl.engines.ray import cluster as door
 from securefl.engines.ray.actors import Actors
-from securefl.engines.ray.cluster import Cluster
+from securefl.engines.ray.runs import Recipe
+from securefl.engines.ray.shard import Shard, raised
 from securefl.errors import BadInput, BudgetExceeded, RoundFailed
 from securefl.plan import PrivacyTerms
 from securefl.privacy.ledger import read
@@ -50,6 +52,7 @@ TWO = Ray(Resources(2, cpus=0.5))
 THREE = Ray(Resources(3, cpus=0.3))
 PRIVATE = DPSGD(noise_multiplier=4.0, sampling_rate=0.5, steps=3)
 QUESTION = encode(StateRequest("a run that nobody knows"))
+LONG = encode(StateRequest("a run with a long name" * 10_000))
 
 Keep = Callable[[Actors], Actors]
 
@@ -169,37 +172,24 @@ def test_the_same_clients_end_in_the_same_model_as_in_one_process(keep: Keep) ->
     assert found[1].dropped == {"bob": "exchange 2"} and found[1].recovered == ("bob",)
 
 
-def test_no_more_clients_are_asked_than_there_are_actors_until_a_reply_is_taken(keep: Keep) -> None:
+def test_no_more_clients_are_asked_than_there_are_actors_until_a_reply_is_taken(tmp_path: Path, keep: Keep) -> None:
+    """However long the requests are. And two actors share a GPU, where each asked for a half."""
     asked: list[str] = []
 
     def request(name: str) -> bytes:
         asked.append(name)
-        return QUESTION
+        return LONG if name in EIGHT[2:6] else QUESTION
 
-    replies = iter(keep(Actors(EIGHT, in_memory, TWO)).exchange(1)(Requests(EIGHT, request)))
+    actors = keep(Actors(EIGHT, partial(on_gpu, tmp_path), Ray(Resources(cpus=0.1, gpus=0.5))))
+    replies = iter(actors.exchange(1)(Requests(EIGHT, request)))
     assert asked == []
-    taken = [next(replies)[0]]
+    taken = dict([next(replies)])
     while len(taken) < len(EIGHT):
         assert len(asked) <= len(taken) + 2
-        taken.append(next(replies)[0])
-    assert sorted(taken) == sorted(asked) == list(EIGHT)
-
-
-def test_long_messages_arrive(ray: ModuleType) -> None:
-    cluster = Cluster(None)
-    process = cluster.process(_Scale, Resources(cpus=0.1))
-    for length in (0, 1000, 300_000):
-        shared = cluster.shared(bytes(length))
-        calls = [process.ask(_Scale.weigh, shared), process.ask(_Scale.weigh, shared)]
-        for call in calls:
-            assert cluster.ready([call], 60) is call
-            assert cluster.answer(call) == length
-    cluster.end(process)
-
-
-class _Scale:
-    def weigh(self, data: bytes) -> int:
-        return len(data)
+        taken.update([next(replies)])
+    assert sorted(asked) == list(EIGHT)
+    assert taken == dict.fromkeys(EIGHT, encode(Refusal("policy")))  # and not "protocol": all arrived as they were
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(EIGHT, "0")
 
 
 # ---- who is lost, and who is late
@@ -226,6 +216,7 @@ def test_a_lost_actor_is_a_dropout_and_its_clients_go_on_from_their_stores(tmp_p
     assert rounds(actors, coordinator, 4)[0].contributors == EIGHT
 
 
+@pytest.mark.slow
 def test_who_was_made_again_is_in_no_session_and_says_so(tmp_path: Path, keep: Keep) -> None:
     coordinator = server()
     actors = keep(Actors(EIGHT, partial(on_disk, tmp_path), THREE))
@@ -239,6 +230,7 @@ def test_who_was_made_again_is_in_no_session_and_says_so(tmp_path: Path, keep: K
     assert outcome.dropped == {"client-2": "refused: spent", "client-5": "refused: spent"}
 
 
+@pytest.mark.slow
 def test_clients_that_kept_nothing_do_not_come_back(keep: Keep, ray: ModuleType) -> None:
     heard: list[str] = []
     coordinator = server()
@@ -284,28 +276,32 @@ def test_a_late_actor_is_left_out_until_it_is_done(tmp_path: Path, keep: Keep) -
 # ---- how actors are started
 
 
+def test_what_a_recipe_raises_is_raised_here(ray: ModuleType) -> None:
+    with pytest.raises(BudgetExceeded, match=r"client-3: budget refused: spent epsilon 1\.000") as refusal:
+        Actors(EIGHT, over_budget, Ray(Resources(1, cpus=0.1)))
+    assert (refusal.value.cap, refusal.value.rounds_left) == (1.5, 0)
+    assert "in an actor:\nTraceback" in refusal.value.__notes__[0]
+
+
+def test_a_recipe_that_ends_the_process_is_said_to(ray: ModuleType) -> None:
+    with pytest.raises(BadInput, match="an actor ended while its clients were made"):
+        Actors(EIGHT, ending, Ray(Resources(1, cpus=0.1)))
+
+
 @pytest.mark.parametrize(
     ("recipe", "error", "says"),
     [
-        (over_budget, BudgetExceeded, "client-3: budget refused: spent epsilon 1.000"),
         (faulty, RuntimeError, "KeyError: 'column'"),
-        (ending, BadInput, "an actor ended while its clients were made"),
-        (nobody, BadInput, "the recipe made nobody where client-0, client-1"),
+        (nobody, BadInput, "the recipe made nobody where client-0, client-1, .* were asked for"),
     ],
-    ids=["ours", "theirs", "end", "nobody"],
 )
-def test_what_goes_wrong_as_clients_are_made_is_said_here(
-    ray: ModuleType, recipe: Callable[[Sequence[str]], list[Client]], error: type[Exception], says: str
+def test_what_goes_wrong_as_clients_are_made_is_no_answer(
+    recipe: Callable[[Sequence[str]], list[Client]], error: type[Exception], says: str
 ) -> None:
-    with pytest.raises(error, match=says) as raised:
-        Actors(EIGHT, recipe, Ray(Resources(1, cpus=0.1)))
-    if isinstance(raised.value, BudgetExceeded):
-        assert (raised.value.cap, raised.value.rounds_left) == (1.5, 0)
-
-
-def test_actors_share_a_gpu(tmp_path: Path, keep: Keep) -> None:
-    keep(Actors(EIGHT, partial(on_gpu, tmp_path), Ray(Resources(cpus=0.1, gpus=0.5))))
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(EIGHT, "0")
+    shard = Shard()
+    with pytest.raises(error, match=says):
+        raised(shard.open(recipe, EIGHT, (), None))
+    assert shard.keys() == {}
 
 
 def test_two_names_that_are_equal_are_refused() -> None:
@@ -316,7 +312,8 @@ def test_two_names_that_are_equal_are_refused() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
 def test_a_cluster_that_is_not_there_is_refused_at_once(address: str) -> None:
     program = f"""
-from securefl.engines.ray.cluster import Cluster
+from securefl.engines.ray.runs import Recipe
+from securefl.engines.ray.shard import Shard, raised
 from securefl.errors import BadInput
 try:
     Cluster({address!r})
@@ -379,10 +376,14 @@ def test_a_run_is_begun_resumed_and_verified_on_its_engine(ray: ModuleType, tmp_
         entries = read(folder / "ledgers" / f"{name}.sqlite").entries
         assert [(entry.round, entry.attempt) for entry in entries] == [(1, 1), (2, 2)]
     assert verified(folder).problems == ()
+
+
+@pytest.mark.slow
+def test_a_run_that_does_not_fit_into_a_budget_leaves_nothing(ray: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(BudgetExceeded, match="budget refused") as refusal:
-        Run.create(toy.job(rounds=200), tmp_path / "long", engine=TWO)
+        Run.create(toy.job(rounds=200), tmp_path / "run", engine=TWO)
     assert refusal.value.spent == 0 and refusal.value.rounds == 200
-    assert not (tmp_path / "long").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -397,10 +398,25 @@ def test_sealed_models_are_written_by_their_clients(ray: ModuleType, tmp_path: P
     assert verified(folder).problems == ()
 
 
-def test_an_actor_with_a_gpu_that_torch_does_not_find_is_refused(ray: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU")
+def test_an_actor_with_a_gpu_that_torch_does_not_find_is_refused(tmp_path: Path) -> None:
+    job = toy.job(privacy={"enabled": False})
+    (tmp_path / "job.toml").write_text(job.to_toml())
     with pytest.raises(BadInput, match="torch finds no GPU"):
-        Run.create(toy.job(), tmp_path / "run", engine=Ray(Resources(1, cpus=0.1, gpus=0.5)))
-    assert not (tmp_path / "run").exists()
+        Recipe(job, tmp_path, Path.cwd(), "cuda")(toy.CLIENTS)
+
+
+def test_a_machine_that_does_not_see_the_folders_of_a_run_makes_no_new_ones(tmp_path: Path) -> None:
+    """An empty ledger of its own would forget what was spent."""
+    job, folder = toy.job(), tmp_path / "run"
+    recipe = Recipe(job, folder, tmp_path, "cpu")
+    with pytest.raises(BadInput, match=r"run/job.toml is not there on machine .*: let all machines share its folder"):
+        recipe(toy.CLIENTS)
+    folder.mkdir()
+    (folder / "job.toml").write_text(job.to_toml())
+    with pytest.raises(BadInput, match="ledgers is not there on machine"):
+        recipe(toy.CLIENTS)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["job.toml", "run"]
 
 
 # ---- a cluster of its own

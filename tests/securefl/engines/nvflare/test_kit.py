@@ -53,7 +53,7 @@ def read(path: Path, name: str) -> dict[str, object]:
 def test_nothing_of_nvflares_own_settings_is_left(packed: Path, role: Role) -> None:
     kit.harden(packed, role)
     assert sorted(path.name for path in (packed / "local").iterdir()) == [
-        *("authorization.json", "log_config.json", "resources.json"),
+        *("authorization.json", "comm_config.json", "log_config.json", "resources.json"),
     ]
     assert list((packed / "startup").glob("*.sh")) == []
     assert {stat.S_IMODE(key.stat().st_mode) for key in (packed / "startup").glob("*.key")} == {0o600}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -48,6 +49,7 @@ class Foreign(Executor):
     def execute(self, *arguments):
         pass
 """
+_HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 QUIET_SECONDS: Final = 8.0  # in which an honest site has connected long since
 
 
@@ -137,30 +139,50 @@ def test_the_server_is_reached_with_a_sites_certificate(ours: Network, project: 
 @pytest.mark.attack("a stranger without a certificate")
 def test_who_has_no_certificate_gets_no_answer(ours: Network, project: Deployed) -> None:
     ours.session()
-    server = project.server.invitation()
-    context = ssl.create_default_context(cafile=project.server.kit / "startup" / "rootCA.pem")
-    context.set_alpn_protocols(["h2"])
+    server, startup = project.server.invitation(), project.site("hospital-2").kit / "startup"
+    for context, expected in ((certified(startup), True), (uncertified(startup), False)):
+        context.set_alpn_protocols(["h2"])
+        assert answered(context, server.host, server.port, _HTTP2) == expected
+
+
+@pytest.mark.attack("another user of a site's machine, who connects as a job")
+def test_who_is_on_the_machine_alone_is_no_job(ours: Network, project: Deployed) -> None:
+    """As nvflare comes, its processes on one machine take whoever connects."""
+    ours.session()
+    startup = project.site("hospital-1").kit / "startup"
+    for name in ("server", "hospital-1"):
+        wait(lambda name=name: "internal listener for" in ours.said(name))  # type: ignore[misc]
+        (port,) = re.findall(r"internal listener for stcp://\S+:(\d+)", ours.said(name))
+        for context, expected in ((certified(startup), True), (uncertified(startup), False)):
+            assert answered(context, "127.0.0.1", int(port), b"") == expected
+
+
+def certified(startup: Path) -> ssl.SSLContext:
+    context = uncertified(startup)
+    context.load_cert_chain(startup / "client.crt", startup / "client.key")
+    return context
+
+
+def uncertified(startup: Path) -> ssl.SSLContext:
+    """Of somebody who knows the root of trust, which is no secret."""
+    context = ssl.create_default_context(cafile=startup / "rootCA.pem")
     context.check_hostname = False
-    for certified in (True, False):  # the same with a certificate is answered
-        if certified:
-            startup = project.site("hospital-2").kit / "startup"
-            admitted = ssl.create_default_context(cafile=startup / "rootCA.pem")
-            admitted.load_cert_chain(startup / "client.crt", startup / "client.key")
-            admitted.set_alpn_protocols(["h2"])
-            admitted.check_hostname = False
-        with socket.create_connection((server.host, server.port), 10) as connection:
-            secured = (admitted if certified else context).wrap_socket(connection, server_hostname=server.host)
-            assert answered(secured) == certified
-            secured.close()
+    return context
 
 
-def answered(secured: ssl.SSLSocket) -> bool:
-    """Whether the other side speaks HTTP/2 with whoever begins so."""
-    try:
-        secured.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
-        return secured.recv(1) != b""
-    except ssl.SSLError:
-        return False
+def answered(context: ssl.SSLContext, host: str, port: int, first: bytes) -> bool:
+    """Whether whoever listens there goes on after these first bytes; silence counts as that, too."""
+    with (
+        socket.create_connection((host, port), 2.0) as connection,
+        context.wrap_socket(connection, server_hostname=host) as secured,
+    ):
+        try:
+            secured.sendall(first)
+            return secured.recv(1) != b""
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
 
 
 @pytest.mark.attack("a stranger with another root's certificate")

@@ -1,0 +1,154 @@
+"""One peer of a run whose others are processes elsewhere: it answers them, and acts when its clock says that it may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from protocols.aggregation.messages import Refusal
+from protocols.base import Exchange, Messages, Replies
+from protocols.wire import kind
+from securefl.closing import EndorseRequest
+from securefl.engines.correspondence import Carry, Correspondence, Deadlines
+from securefl.errors import RoundFailed
+from securefl.global_state import Measured
+from securefl.parties import Carried, Held
+from securefl.peers.acting import Acting
+from securefl.peers.clock import Clock
+from securefl.peers.gathering import Overtaken
+from securefl.peers.messages import TurnRequest
+from securefl.peers.peer import Peer
+from securefl.peers.turns import attempts_before
+from securefl.plan import Plan
+from securefl.progress import Tell, nobody
+from securefl.server import Server
+
+if TYPE_CHECKING:
+    from securefl.data import Dataset
+
+_GREETING: Final = 5.0  # seconds in which a peer that is there says so
+
+
+class Others:
+    """The other peers, by letters, and this one beside them. As parties: of the others nothing can be seen."""
+
+    def __init__(self, roster: Mapping[str, bytes], own: str, carry: Carry, deadlines: Deadlines) -> None:
+        self.roster = roster
+        self._own = own
+        self._letters = Correspondence(carry, deadlines)
+        self.handle: Callable[[str, bytes], bytes] | None = None
+
+    def reach(self, requests: Messages) -> Replies:
+        """An exchange. For its turn a peer asks only those who say at once that they are there: that time runs."""
+        asked = dict(requests)
+        mine = asked.pop(self._own, None)
+        if asked and all(kind(request) == TurnRequest.KIND for request in asked.values()):
+            there = self._letters.present(asked, _GREETING)
+            asked = {name: request for name, request in asked.items() if name in there}
+        with ThreadPoolExecutor(1, "own") as beside:  # it trains while the others do
+            own = None if mine is None or self.handle is None else beside.submit(self.handle, self._own, mine)
+            if asked:
+                yield from self._letters.exchange(asked)
+            if own is not None:
+                yield self._own, own.result()
+
+    def exchange(self, round: int) -> Exchange:
+        return self.reach
+
+    def enrol(self, server: Server) -> None:
+        """Owners have consented, each for itself."""
+
+    def present(self, plan: Plan) -> frozenset[str]:
+        return frozenset(plan.clients)
+
+    def epsilon(self, server: Server) -> dict[str, float]:
+        """What owners have spent is in their ledgers, and in what they sign at the end."""
+        return {}
+
+    def measured(self, run: str, round: int) -> Measured | None:
+        return None
+
+    def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
+        """Owners keep their figures to themselves until they sign them."""
+
+    def carried_over(self, run: str, plan: Plan) -> dict[str, Carried]:
+        return {}
+
+    def models(self, run: str, round: int) -> Sequence[Held]:
+        return ()
+
+    def records(self) -> Sequence[Dataset]:
+        return ()
+
+    def close(self) -> None:
+        pass
+
+
+class Apart:
+    """``tell`` hears what this peer does as the server, and why it could not."""
+
+    def __init__(self, peer: Peer, others: Others, clock: Clock, tell: Tell = nobody) -> None:
+        self.peer = peer
+        self._clock = clock
+        self._tell = tell
+        self._acting = Acting(peer, others.reach, others)
+        self._had: set[tuple[int, int]] = set()  # turns that are over for this peer
+        self._counting = Lock()
+        self._seen = (peer.round, peer.memory.next.turn)
+        self.ended = False
+        others.handle = self.handle
+
+    def handle(self, sender: str, request: bytes) -> bytes:
+        """Answer another peer."""
+        before = self.peer.memory.next
+        reply = self.peer.handle(sender, request)
+        with self._counting:
+            self._note_turn()
+            refused = kind(reply) == Refusal.KIND
+            if not refused and before.turn >= 0 and sender == self.peer.circle.acting(before.round, before.turn):
+                self._clock.heard(request)
+            if not refused and kind(request) == EndorseRequest.KIND:
+                self.ended = True
+        return reply
+
+    @property
+    def mine(self) -> bool:
+        """Whether it is time for this peer to act or, after the last round, to end the run."""
+        circle, (number, turn) = self.peer.circle, self._turn
+        acting = circle.acting(min(number, circle.plan.rounds), turn)
+        return (number, turn) not in self._had and acting == self.peer.name
+
+    def act(self) -> None:
+        """Take the turn."""
+        number, turn = self._turn
+        self._tell(f"acts as the server in round {number}, turn {turn}")
+        try:
+            record = self._acting.take_turn(turn)
+            self._tell(f"{record}; settled")
+        except Overtaken:
+            self._tell(f"round {number} was settled by others; going on from round {self.peer.round}")
+        except RoundFailed as error:
+            self._tell(str(error))
+            if self.peer.server.state.attempt > attempts_before(turn):  # else nobody was asked for anything yet
+                self._had.add((number, turn))
+        finally:
+            with self._counting:
+                self._note_turn()
+
+    def end(self) -> None:
+        """After the last round: bring all up to date. A turn of the same kind: if it fails, the next one tries."""
+        self._had.add(self._turn)
+        self._acting.finish()
+
+    @property
+    def _turn(self) -> tuple[int, int]:
+        open = self.peer.memory.next
+        return open.round, self._clock.turn(max(open.turn, 0))
+
+    def _note_turn(self) -> None:
+        now = (self.peer.round, self.peer.memory.next.turn)
+        if now != self._seen:
+            self._seen = now
+            self._clock.turned()
