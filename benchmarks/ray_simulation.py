@@ -29,7 +29,7 @@ from securefl.round import conduct
 from securefl.settings import Ray
 from securefl.transcript import Transcript
 
-TITLE = "The Ray engine on one machine: digits, a logistic model of 650 parameters, secure aggregation"
+TITLE = "The Ray engine on one machine: digits, 650 parameters, secure aggregation"
 CLIENTS, ROUNDS = 1000, 2
 ASKED, REPETITIONS = 100, 30
 # A client of a thousand waits for a core that it shares with what else is measured.

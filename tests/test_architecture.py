@@ -169,7 +169,7 @@ def past_the_door(known: dict[str, Module]) -> Iterator[str]:
     for module in known.values():
         for one in module.imports:
             door = DOORS.get(one.package)
-            if door is not None and not (module.path == door or door.endswith("/") and module.path.startswith(door)):
+            if door is not None and not (module.path == door or (door.endswith("/") and module.path.startswith(door))):
                 yield f"{module.path}:{one.line} imports {one.name}, whose only door is {door}"
 
 

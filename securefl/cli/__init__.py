@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 import msgspec
 import typer
 
-from securefl.cli import auditing, keeping, machine, measuring, running, serving, siting
+from securefl.cli import auditing, keeping, machine, measuring, peering, running, serving, siting
 from securefl.cli.options import Interrupted
 from securefl.errors import BadInput, SecureFLError
 
@@ -82,6 +82,8 @@ app.add_typer(auditing.ledger)
 app.add_typer(serving.server)
 app.add_typer(siting.site)
 app.command()(keeping.client)
+serving.server.command()(peering.relay)
+siting.site.command()(peering.propose)
 app.command()(machine.doctor)
 
 

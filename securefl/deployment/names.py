@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -15,6 +16,7 @@ _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _ORGANISATION: Final = r"[A-Za-z0-9_]{1,64}"
 _PROJECT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _HOST: Final = r"([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_NO_PLACE: Final = set(" \t\n#'\"\\")
 # nvflare's own parts go by these names.
 _TAKEN: Final = {"server", "admin", "client", "relay", "all"}
 
@@ -41,6 +43,12 @@ def require_project(name: str) -> None:
     _require(
         _PROJECT, name, "a project's name", "letters, digits, '.', '-' and '_', at most 64, for example diabetes-1"
     )
+
+
+def require_place(folder: Path) -> None:
+    """Raise ``BadInput`` for a folder that nvflare could not start a job in: it splits command lines at blanks."""
+    if bad := sorted(set(str(folder.absolute())) & _NO_PLACE):
+        raise BadInput(f"{folder} has {bad[0]!r} in its name, which nvflare cannot take: choose a folder without it")
 
 
 def require_host(host: str, port: int) -> None:

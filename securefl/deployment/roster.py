@@ -27,9 +27,13 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Members(Struct, frozen=True, forbid_unknown_fields=True):
-    """The members of a project, by name. Raises ``BadInput`` for impossible names and for a key that two have."""
+    """The members of a project, by name. ``coordinator``: the Ed25519 key (hex) that signs what is asked of them.
+
+    Raises ``BadInput`` for impossible names and for a key that two have.
+    """
 
     project: str
+    coordinator: Hex32
     members: dict[str, Member]
     version: Literal[1] = 1
 
@@ -38,7 +42,7 @@ class Members(Struct, frozen=True, forbid_unknown_fields=True):
         for name, member in self.members.items():
             require_name(name)
             require_organisation(member.organisation)
-        if len({member.key for member in self.members.values()}) != len(self.members):
+        if len({self.coordinator, *(member.key for member in self.members.values())}) != 1 + len(self.members):
             raise BadInput("two members of the roster have one key: each site makes its own with securefl site init")
 
     def encoded(self) -> bytes:

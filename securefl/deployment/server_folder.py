@@ -9,16 +9,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from protocols.primitives import Identity
+from securefl.account import load_identity
 from securefl.deployment import invitation, roster
 from securefl.deployment.admission import Request
 from securefl.deployment.files import read_small, write_private
 from securefl.deployment.invitation import Invitation
+from securefl.deployment.names import require_place
 from securefl.deployment.roster import Member, Members
 from securefl.engines.nvflare import certificates, kit
 from securefl.engines.nvflare.frames import SOCKET
 from securefl.errors import BadInput, Refused, RunExists
 from securefl.report import canonical
 from securefl.run_folder import explained, private_folder
+from securefl.store import Store
 
 DAYS: Final = 1095
 """For which certificates are valid: three years. The root's are ten."""
@@ -74,6 +78,21 @@ class ServerFolder:
         """Where runs are kept, if nothing else is said."""
         return self.path / "runs"
 
+    @property
+    def keep(self) -> Path:
+        """The coordinator's own Ed25519 key. Whoever has the file can ask sites what the coordinator may."""
+        return self.path / "keep.sqlite"
+
+    def identity(self) -> Identity:
+        """Signs what is asked of sites. Raises ``BadInput`` where ``init`` was not run."""
+        if not self.keep.exists():
+            raise BadInput(f"{self.keep} is missing, and with it the coordinator's key: restore it from a backup")
+        store = Store(self.keep)
+        try:
+            return load_identity(store)
+        finally:
+            store.close()
+
     def invitation(self) -> Invitation:
         """Raises ``BadInput`` where ``init`` was not run."""
         if not self.invitation_file.exists():
@@ -94,6 +113,7 @@ class ServerFolder:
     def init(self, project: str, host: str, port: int, days: int = DAYS) -> Invitation:
         """Make it all. Raises ``RunExists`` for a folder that has anything in it; a failure leaves no folder."""
         Invitation(project, host, port, "0" * 64)  # which refuses names that could not be
+        require_place(self.path)
         certificates.require()
         private_folder(self.path.absolute().parent)
         if self.path.exists() and any(self.path.iterdir()):
@@ -102,6 +122,9 @@ class ServerFolder:
         with explained(self.path), TemporaryDirectory(dir=self.path.absolute().parent, prefix=".securefl-") as scratch:
             made = ServerFolder(Path(scratch) / "server")
             made.path.mkdir(mode=0o700)
+            store = Store(made.keep)
+            load_identity(store)
+            store.close()
             authority = certificates.make_authority(made.authority, address, max(days, _ROOT_DAYS))
             certificates.make_server(made.authority, address, days, made.kit, made.admin)
             invited = Invitation(project, host, port, authority)
@@ -138,7 +161,7 @@ class ServerFolder:
         members = {name: member for name, member in known.items() if name not in without}
         if not members:
             raise BadInput("the roster would be empty: admit sites with securefl server admit")
-        found = Members(project, members)
+        found = Members(project, self.identity().public.hex(), members)
         write_private(self.roster_file, found.encoded())
         return found
 

@@ -6,12 +6,18 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Final
 
-from protocols.errors import MalformedMessage
+from protocols.errors import Forged, MalformedMessage, ProtocolError
+from protocols.primitives import verify
 from securefl.deployment.diary import Diary
+from securefl.deployment.peering import Peering
 from securefl.deployment.site import Site
 from securefl.deployment.site_folder import SiteFolder
+from securefl.engines.letters import Ask, claim
 from securefl.engines.mailbox import Mailbox
+from securefl.engines.nvflare import frames
+from securefl.engines.nvflare.frames import Ready
 from securefl.engines.pipe import Door, Lost, Pipe
+from securefl.peers.channel import MAGIC
 from securefl.run_lock import lock
 
 PATIENCE: Final = 10.0
@@ -27,23 +33,54 @@ def serve(folder: SiteFolder, ready: Callable[[], None] = lambda: None) -> None:
     held = lock(folder.path)
     diary = Diary(folder.log)
     site = Site(folder, diary)
-    mailbox = Mailbox(site.handle)
+    mailbox = Mailbox(site.handle, _by_the_coordinator(folder, site.name))
+    peering = Peering(folder, site, diary, PATIENCE)
+    peering.start()
     door = Door(folder.socket)
     diary.event("started")
     ready()
     try:
         while True:
-            Thread(target=_answer, args=(door.accept(), mailbox), daemon=True).start()
+            Thread(target=_answer, args=(door.accept(), mailbox, peering, diary), daemon=True).start()
     finally:
         diary.event("stopped")
         door.close()
         del held
 
 
-def _answer(asking: Pipe, mailbox: Mailbox) -> None:
+def _answer(asking: Pipe, mailbox: Mailbox, peering: Peering, diary: Diary) -> None:
+    """Who connects asks one thing, as the server or, sealed, as a peer; or is the worker who carries letters out."""
     try:
-        asking.send(mailbox.receive(asking.receive(_READ), PATIENCE))
-    except (Lost, MalformedMessage):
+        data = asking.receive(_READ)
+        if data.startswith(MAGIC):
+            asking.send(peering.receive(data))
+        elif (worker := _worker(data)) is not None:
+            peering.carrier.serve(asking, worker)
+        else:
+            asking.send(mailbox.receive(data, PATIENCE))
+    except Forged as error:  # another site, for example, that speaks as the coordinator
+        diary.tell(str(error))
+    except (Lost, ProtocolError):
         pass  # whoever carries letters is gone, or speaks another language: the letter comes again
     finally:
         asking.close()
+
+
+def _by_the_coordinator(folder: SiteFolder, name: str) -> Callable[[Ask], None]:
+    """Refuses a request that the coordinator of the pinned roster did not sign for this site: nvflare lets sites write
+    to each other.
+    """
+    key = bytes.fromhex(folder.roster().coordinator)
+
+    def check(ask: Ask) -> None:
+        verify(key, ask.signature, claim(name, ask.id, ask.body), "the coordinator under a letter")
+
+    return check
+
+
+def _worker(data: bytes) -> Ready | None:
+    try:
+        frame = frames.decoded(data)
+    except MalformedMessage:
+        return None
+    return frame if isinstance(frame, Ready) else None

@@ -118,8 +118,8 @@ class Site:
             if vector.architecture(vector.build(factory, plan.model_seed)) == plan.architecture:
                 return factory
         raise Refused(
-            f"no model that this owner installed has the architecture {plan.architecture[:80]!r}: if it is to be trained "
-            f"here, name the function that builds it in [model] factories of {self._folder.file}"
+            f"no model that this owner installed has the architecture {plan.architecture[:80]!r}: if it is to be "
+            f"trained here, name the function that builds it in [model] factories of {self._folder.file}"
         )
 
     def _handled(self, request: bytes, answer: Callable[[bytes], bytes]) -> bytes:
@@ -233,7 +233,7 @@ class Site:
         """The ledger of the data. Raises ``LedgerError`` for one that is another's, or a second of these records."""
         if self._file.budget is None:
             return None
-        path = self._folder.ledgers / self._file.data_name / f"{self._file.name}.sqlite"
+        path = self._folder.ledger(self._file.data_name, self._file.name)
         private_folder(path.parent)
         identity = load_identity(self._keep)
         owner = Owner(self._file.name, self._file.data_name, self._file.unit)

@@ -14,7 +14,7 @@ from securefl.deployment import admission, invitation, roster, site_file, templa
 from securefl.deployment.admission import Request
 from securefl.deployment.files import write_private
 from securefl.deployment.invitation import Invitation
-from securefl.deployment.names import require_name, require_organisation
+from securefl.deployment.names import require_name, require_organisation, require_place
 from securefl.deployment.roster import Members
 from securefl.deployment.site_file import SiteFile
 from securefl.engines.nvflare import certificates, kit
@@ -125,6 +125,7 @@ class SiteFolder:
         """
         require_name(name)
         require_organisation(organisation)
+        require_place(self.path)
         certificates.require()
         private_folder(self.path)
         if any(self.path.iterdir()):

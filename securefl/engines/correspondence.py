@@ -19,7 +19,20 @@ from protocols.aggregation.messages import InputRequest
 from protocols.base import Messages
 from protocols.errors import MalformedMessage
 from protocols.wire import kind
-from securefl.engines.letters import Answer, Ask, Conflict, Hello, Here, Letter, Poll, Reply, Working, encoded, reply
+from securefl.engines.letters import (
+    Answer,
+    Ask,
+    Conflict,
+    Hello,
+    Here,
+    Letter,
+    Poll,
+    Reply,
+    Working,
+    claim,
+    encoded,
+    reply,
+)
 
 Carry = Callable[[str, bytes, float], bytes | None]
 """Takes a letter to a client and brings the reply back; None where none came within so many seconds."""
@@ -44,11 +57,10 @@ class Deadlines(Struct, frozen=True):
 
 
 class Correspondence:
-    """With clients that ``carry`` reaches."""
+    """With clients that ``carry`` reaches. ``sign`` makes a signature over a letter's claim."""
 
-    def __init__(self, carry: Carry, deadlines: Deadlines) -> None:
-        self._carry = carry
-        self._deadlines = deadlines
+    def __init__(self, carry: Carry, deadlines: Deadlines, sign: Callable[[bytes], bytes] = lambda claim: b"") -> None:
+        self._carry, self._deadlines, self._sign = carry, deadlines, sign
 
     def exchange(self, requests: Messages) -> Iterator[tuple[str, bytes]]:
         """Ask all at once; answers come as they arrive, until the deadline."""
@@ -82,7 +94,7 @@ class Correspondence:
     def _asked(self, name: str, body: bytes, until: float) -> bytes | None:
         """One client's answer: ask, then poll; ask again where the letter was lost."""
         id = os.urandom(16)
-        whole, poll = Ask(id, body), Poll(id)
+        whole, poll = Ask(id, body, self._sign(claim(name, id, body))), Poll(id)
         following: Letter = whole
         while (left := until - time.monotonic()) > 0:
             match self._sent(name, following, min(left, _TRY + len(body) / _SLOWEST)):

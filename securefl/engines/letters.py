@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from protocols.errors import MalformedMessage
+from protocols.primitives import digest
 
 LONGEST = 1 << 30
 """Bytes of a letter or reply: more than the largest model that one message can carry."""
@@ -25,10 +26,13 @@ class Hello(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, ta
 
 
 class Ask(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="ask"):
-    """A request, to be answered once however often it comes."""
+    """A request, to be answered once however often it comes. ``signature``: whoever asks, over ``claim``; empty where
+    letters travel in a channel of their own.
+    """
 
     id: Id
     body: bytes
+    signature: Annotated[bytes, Meta(max_length=64)] = b""
 
 
 class Poll(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="poll"):
@@ -74,6 +78,11 @@ class Absent(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, t
 
 Letter = Hello | Ask | Poll
 Reply = Here | Answer | Working | Unknown | Conflict | Absent
+
+
+def claim(to: str, id: bytes, body: bytes) -> bytes:
+    """What whoever asks signs: 32 bytes, of no other letter, and to nobody else."""
+    return digest("letter to a client", to.encode(), id, body)
 
 
 def encoded(value: Letter | Reply) -> bytes:

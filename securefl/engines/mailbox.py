@@ -22,13 +22,14 @@ class _Taken:
 
 
 class Mailbox:
-    """Of one client process. ``handle`` is the client's one verb; it is called for one letter at a time.
+    """Of one client process. ``handle`` is the client's one verb; it is called for one letter at a time. ``check``
+    raises ``Forged`` for a letter that is not from whoever may ask.
 
     What is kept ends with the process: a client that restarts has left its session anyway, and says so itself.
     """
 
-    def __init__(self, handle: Callable[[bytes], bytes]) -> None:
-        self._handle = handle
+    def __init__(self, handle: Callable[[bytes], bytes], check: Callable[[Ask], None] = lambda ask: None) -> None:
+        self._handle, self._check = handle, check
         self._process = os.urandom(16)
         self._taken: dict[bytes, _Taken] = {}
         self._lock = Lock()
@@ -37,7 +38,7 @@ class Mailbox:
     def receive(self, data: bytes, patience: float) -> bytes:
         """Answer a letter; one that is not answered in ``patience`` seconds is being worked on.
 
-        Raises ``MalformedMessage`` for what is no letter.
+        Raises ``MalformedMessage`` for what is no letter, ``Forged`` as ``check`` does.
         """
         return encoded(self._reply(letter(data), patience))
 
@@ -50,6 +51,7 @@ class Mailbox:
             case Hello():
                 return Here(self._process)
             case Ask(id, body):
+                self._check(received)
                 taken = self._take(id, body)
             case Poll(id):
                 taken = self._taken.get(id)

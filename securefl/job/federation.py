@@ -94,7 +94,7 @@ def _imported(name: str) -> object:
 
 
 def loader_of(name: str, sizes: Mapping[str, int], key: str = "data.loader") -> Callable[[str], Dataset]:
-    """What loads a client's records, which declare those sizes that are known. Raises ``BadJob`` as ``resolve`` does."""
+    """What loads a client's records, which declare the sizes that are known. Raises ``BadJob`` as ``resolve`` does."""
     function = resolve(key, name)
 
     def load(client: str) -> Dataset:

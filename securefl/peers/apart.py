@@ -39,6 +39,7 @@ class Others:
         self._own = own
         self._letters = Correspondence(carry, deadlines)
         self.handle: Callable[[str, bytes], bytes] | None = None
+        self.server: Server | None = None
 
     def reach(self, requests: Messages) -> Replies:
         """An exchange. For its turn a peer asks only those who say at once that they are there: that time runs."""
@@ -98,7 +99,8 @@ class Apart:
         self._counting = Lock()
         self._seen = (peer.round, peer.memory.next.turn)
         self.ended = False
-        others.handle = self.handle
+        self.others = others
+        others.handle, others.server = self.handle, peer.server
 
     def handle(self, sender: str, request: bytes) -> bytes:
         """Answer another peer."""

@@ -31,7 +31,8 @@ def of_engine(engine: Engine) -> Hazard:
             times = (
                 "how long each client took in each round, above all to train, which grows with its number of records"
             )
-            return hazard("timing", f"the server saw {times}; the sizes of messages follow from the plan")
+            who = "the server" if isinstance(engine, Nvflare) else "whoever acted as the server"
+            return hazard("timing", f"{who} saw {times}; the sizes of messages follow from the plan")
         case Ray():
             where = "in the processes of one cluster, whose owner could read all of it"
         case _:

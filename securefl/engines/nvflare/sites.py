@@ -65,7 +65,7 @@ class Sites:
         self._engine, self._tell = engine, tell
         admin = kit.admin(folder.admin)
         self._line = Line(folder.kit, Jobs(Path(admin.location), admin.username), job.clients, tell)
-        self._letters = Correspondence(self._line.carry, engine.deadlines)
+        self._letters = Correspondence(self._line.carry, engine.deadlines, folder.identity().sign)
 
     def enrol(self, server: Server) -> None:
         """Propose the plan to the sites, and wait for those that have to look at it.

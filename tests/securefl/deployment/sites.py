@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from protocols.primitives import Identity
 from securefl import SecAgg, Server
 from securefl.account import load_identity
 from securefl.deployment.diary import Diary
@@ -18,6 +19,7 @@ from securefl.privacy.mechanism import DPSGD
 from securefl.store import Store
 from tests.securefl.deployment import owned
 
+COORDINATOR = Identity(b"c" * 32)
 NAMES = ("ada", "bob", "cyd")
 _HERE = "tests.securefl.deployment.owned"
 _SITE = """
@@ -48,7 +50,7 @@ def joined(path: Path, models: Mapping[str, str] = {}, loaders: Mapping[str, str
         folder.file.write_text(text, encoding="utf-8")
         folder.invitation_file.write_bytes(Invitation("trial", "127.0.0.1", 8002, "00" * 32).encoded())
     for folder in folders.values():
-        folder.roster_file.write_bytes(Members("trial", members).encoded())
+        folder.roster_file.write_bytes(Members("trial", COORDINATOR.public.hex(), members).encoded())
     return folders
 
 

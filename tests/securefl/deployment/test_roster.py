@@ -14,7 +14,8 @@ from securefl.deployment.roster import Member, Members
 from securefl.errors import BadInput, NotARun
 
 ONE, OTHER = Member("St_Mary", "ab" * 32, "01" * 32), Member("Bank_2", "cd" * 32, "02" * 32)
-MEMBERS = Members("diabetes", {"hospital-1": ONE, "bank": OTHER})
+COORDINATOR = "ef" * 32
+MEMBERS = Members("diabetes", COORDINATOR, {"hospital-1": ONE, "bank": OTHER})
 
 
 def test_a_roster_that_was_written_is_read_back(tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_a_roster_that_was_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_the_order_of_members_does_not_change_the_hash() -> None:
-    assert Members("diabetes", {"bank": OTHER, "hospital-1": ONE}).hash() == MEMBERS.hash()
+    assert Members("diabetes", COORDINATOR, {"bank": OTHER, "hospital-1": ONE}).hash() == MEMBERS.hash()
 
 
 def test_the_protocol_gets_names_and_keys() -> None:
@@ -36,6 +37,7 @@ def test_the_protocol_gets_names_and_keys() -> None:
     ("project", "members", "words"),
     [
         ("diabetes", {"one": ONE, "two": ONE}, "two members of the roster have one key"),
+        ("diabetes", {"one": Member("St_Mary", COORDINATOR, "01" * 32)}, "two members of the roster have one key"),
         ("../x", {"one": ONE}, "not a project's name"),
         ("diabetes", {"a/b": ONE}, "not a site's name"),
         ("diabetes", {"Server": ONE}, "means a part of nvflare"),
@@ -45,7 +47,7 @@ def test_the_protocol_gets_names_and_keys() -> None:
 )
 def test_an_impossible_roster_is_not_made(project: str, members: dict[str, Member], words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        Members(project, members)
+        Members(project, COORDINATOR, members)
 
 
 def changed(**values: Any) -> bytes:

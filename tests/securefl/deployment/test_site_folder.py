@@ -229,3 +229,13 @@ def test_a_name_that_is_no_site_leaves_no_folder(project: Deployed, tmp_path: Pa
 
 def test_the_roster_is_not_taken_from_another_place(project: Deployed) -> None:
     assert roster.read(project.site("hospital-1").roster_file) == project.server.roster()
+
+
+@pytest.mark.parametrize("name", ["St Mary", "ward#3", "it's"])
+def test_a_folder_that_nvflare_could_not_start_jobs_in_is_refused_before_anything_is_made(
+    tmp_path: Path, name: str
+) -> None:
+    folder = SiteFolder(tmp_path / name)
+    with pytest.raises(BadInput, match="which nvflare cannot take"):
+        folder.init(Invitation("trial", "127.0.0.1", 8002, "00" * 32), "hospital-1", "Org")
+    assert not folder.path.exists()

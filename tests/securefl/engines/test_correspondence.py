@@ -20,7 +20,7 @@ SHORT = Deadlines(exchange=2.0, training=2.0)
 
 
 class Town:
-    """Clients that count, and a carrier of which ``fate`` decides: lost on the way, lost on the way back, or brought."""
+    """Clients that count, and a carrier whose ``fate`` decides: lost on the way, lost on the way back, or brought."""
 
     def __init__(self, names: list[str], fate: Callable[[], str] = lambda: "brought") -> None:
         self.asked: dict[str, list[bytes]] = {name: [] for name in names}

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from protocols.errors import MalformedMessage
+from protocols.errors import Forged, MalformedMessage
 from securefl.engines import letters
 from securefl.engines.letters import Answer, Ask, Conflict, Hello, Here, Letter, Poll, Reply, Unknown, Working
 from securefl.engines.mailbox import Mailbox
@@ -104,6 +104,18 @@ def test_another_process_is_told_apart(box: Mailbox, counting: Counting) -> None
     other = Mailbox(counting.handle)
     assert said(box, Hello()) == said(box, Hello()) != said(other, Hello())
     other.close()
+
+
+def test_who_may_not_ask_is_not_answered_and_does_not_reach_the_client(box: Mailbox, counting: Counting) -> None:
+    def refuse(ask: Ask) -> None:
+        raise Forged("not signed")
+
+    checking, forged = Mailbox(counting.handle, refuse), Ask(os.urandom(16), b"train", b"x")
+    with pytest.raises(Forged):
+        said(checking, forged)
+    checking.close()
+    assert counting.asked == []
+    assert said(box, forged) == Answer(forged.id, b"1:train")  # without the check
 
 
 def test_what_is_no_letter_is_refused(box: Mailbox) -> None:

@@ -460,7 +460,7 @@ def alive(processes: set[int]) -> set[int]:
     return found
 
 
-def gone(processes: set[int], seconds: float = 30.0) -> bool:
+def gone(processes: set[int], seconds: float) -> bool:
     until = time.monotonic() + seconds
     while alive(processes) and time.monotonic() < until:
         time.sleep(0.2)
@@ -498,5 +498,5 @@ def test_a_cluster_that_was_started_here_is_open_to_nobody_else_and_ends_with_it
             assert driver.stdout.readline() == "closed\n"
         else:
             driver.kill()
-        assert gone(processes)
+        assert gone(processes, 30 if end == "close" else 180)  # Ray's own agents look up once a minute
         driver.kill()

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from protocols.aggregation.messages import Refusal
-from protocols.wire import decode
+from protocols.wire import decode, encode
 from securefl.deployment.diary import OWNER
 from securefl.deployment.site_folder import SiteFolder
 from securefl.engines import letters
 from securefl.engines.letters import Absent, Answer, Ask
 from securefl.errors import RoundFailed
+from securefl.proposal import Consent, Propose
 from tests.securefl.deployment import owned, sites
 
 pytest.importorskip("nvflare")
@@ -46,6 +47,9 @@ class Engine:
     def get_root_dir(self) -> str:
         return str(self._kit)
 
+    def get_clients(self) -> list[object]:
+        return []
+
     def register_aux_message_handler(self, topic: str, handler: object) -> None:
         self.handlers[topic] = handler
 
@@ -71,7 +75,9 @@ class Site:
         return self.brought[-1]
 
     def handle(self, request: bytes) -> bytes:
-        match letters.reply(self.ask(letters.encoded(Ask(os.urandom(16), request)))[BYTES]):
+        id = os.urandom(16)
+        signature = sites.COORDINATOR.sign(letters.claim("ada", id, request))
+        match letters.reply(self.ask(letters.encoded(Ask(id, request, signature)))[BYTES]):
             case Answer(_, body):
                 return body
             case other:
@@ -100,6 +106,24 @@ def test_of_a_client_that_fails_in_training_the_server_hears_one_word(tmp_path: 
     assert failed.value.lost == {"ada": "refused: failed"}
     assert owned.RECORD in (folders["ada"].path / OWNER).read_text(encoding="utf-8")
     require_no_text(ada)
+
+
+def test_a_member_that_speaks_as_the_coordinator_gets_no_answer(tmp_path: Path) -> None:
+    """nvflare lets sites write to each other, so that what asks is signed; to one site, so that no letter is passed on
+    to another.
+    """
+    folders = sites.joined(tmp_path)
+    ada, bob = Site(folders["ada"]), folders["bob"].identity()
+    asked = encode(Propose("run-1", sites.coordinator(folders)[0].plan.encoded()))
+    id = os.urandom(16)
+    to_ada, to_bob = letters.claim("ada", id, asked), letters.claim("bob", id, asked)
+    with client(folders["ada"]) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        for forged in (b"", bob.sign(to_ada), sites.COORDINATOR.sign(to_bob)):
+            assert letters.reply(ada.ask(letters.encoded(Ask(id, asked, forged)))[BYTES]) == Absent()
+        assert decode(ada.handle(asked), Consent).word == "accepted"
+    told = (folders["ada"].path / OWNER).read_text(encoding="utf-8")
+    assert told.count("the signature of the coordinator under a letter does not verify") == 3
 
 
 def test_of_a_client_that_never_starts_the_server_hears_one_word(tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+"""A site's runs without a server, in its client process: it takes part where its owner does, and acts when it is time.
+
+One run at a time, the one that the owner accepted last. What others send comes in sealed letters only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Lock, Thread
+from typing import Final
+
+from protocols.aggregation.messages import Refusal
+from protocols.errors import ConfigurationError, ProtocolError
+from protocols.wire import decode, encode, kind
+from securefl.deployment.diary import Diary
+from securefl.deployment.in_turn_folder import InTurnFolder, all_in
+from securefl.deployment.in_turn_run import apart, ending, write_model
+from securefl.deployment.site import Site
+from securefl.deployment.site_folder import SiteFolder
+from securefl.engines.carrier import Carrier
+from securefl.engines.correspondence import Correspondence
+from securefl.engines.mailbox import Mailbox
+from securefl.errors import Refused, SecureFLError
+from securefl.peers.apart import Apart
+from securefl.peers.channel import Channels
+from securefl.peers.proposal import ProposeInTurn, read
+from securefl.peers.sealing import Sealing
+from securefl.proposal import Consent, Word
+from securefl.settings import InTurnApart
+
+_LOOK: Final = 0.5  # seconds between looks at whose turn it is
+_PROPOSE: Final = 5.0  # seconds between proposals to those who have not decided yet
+_RECONSIDER: Final = 10.0  # seconds until an owner who does not take part yet is asked again
+
+
+class Peering:
+    """Of one site. ``patience``: seconds until who sent a letter hears that the answer is being worked on."""
+
+    def __init__(self, folder: SiteFolder, site: Site, diary: Diary, patience: float) -> None:
+        self._folder, self._site, self._diary, self._patience = folder, site, diary, patience
+        self.carrier = Carrier()
+        self._channels = Channels(site.name, site.identity, site.roster)
+        self._carry = Sealing(self._channels, self.carrier.carry).carry
+        self._mailboxes: dict[str, Mailbox] = {}
+        self._lock = Lock()
+        self._current: tuple[InTurnFolder, Apart] | None = None
+        self._words: dict[str, dict[str, Word]] = {}  # by run, who has decided
+        self._ask_again: dict[str, float] = {}  # by run, when this owner may have decided otherwise
+
+    def start(self) -> None:
+        """Work beside whoever called, until the process ends."""
+        for task in (self._act, self._propose):
+            Thread(target=self._forever, args=(task,), daemon=True).start()
+
+    def receive(self, carried: bytes) -> bytes:
+        """Answer what somebody carried here. Raises ``ProtocolError`` for what no member of the roster sealed."""
+        return self._channels.answer(carried, self._letter)
+
+    def _letter(self, sender: str, letter: bytes) -> bytes:
+        with self._lock:
+            if sender not in self._mailboxes:
+                self._mailboxes[sender] = Mailbox(lambda request: self._answer(sender, request))
+        return self._mailboxes[sender].receive(letter, self._patience)
+
+    def _answer(self, sender: str, request: bytes) -> bytes:
+        try:
+            if kind(request) == ProposeInTurn.KIND:
+                return encode(Consent(self._proposed(sender, decode(request, ProposeInTurn))))
+            if self._current is None:
+                raise Refused(f"{sender} asks for something, and this owner takes part in no run without a server")
+            return self._current[1].handle(sender, request)
+        except (ProtocolError, SecureFLError, ConfigurationError) as error:
+            self._diary.tell(f"{sender} was refused: {error}")
+            return encode(Refusal("protocol" if isinstance(error, ProtocolError) else "policy"))
+
+    # ---- proposals
+
+    def _proposed(self, sender: str, asked: ProposeInTurn) -> Word:
+        _, plan = read(asked)
+        if sender not in plan.clients:
+            raise Refused(f"{sender} proposes a run that it takes no part in")
+        folder = InTurnFolder(self._folder.runs / asked.run)
+        if folder.path.exists() and folder.plan() != plan:
+            raise Refused(f"{sender} proposes another plan for run {asked.run} than before")
+        word = self._site.consent(asked.run, plan)
+        if word == "accepted":
+            folder.make(asked.job, plan, InTurnApart(asked.deadlines))
+            self._take_up(folder)
+        return word
+
+    def _take_up(self, folder: InTurnFolder) -> None:
+        with self._lock:
+            if self._current is not None and self._current[0] == folder:
+                return
+            if not folder.ended:
+                self._current = folder, apart(folder, self._site, self._carry, self._diary.tell)
+                self._diary.tell(f"takes part in run {folder.run}, without a server")
+
+    def _propose(self) -> None:
+        """Show what this site proposes to those who have not decided yet."""
+        for folder in all_in(self._folder.runs):
+            if not folder.proposed or folder.ended:
+                continue
+            plan, engine = folder.plan(), folder.engine()
+            if not self._consented(folder):
+                continue
+            self._take_up(folder)
+            words = self._words.setdefault(folder.run, {})
+            undecided = [name for name in plan.clients if name != self._site.name and words.get(name) != "accepted"]
+            asked = encode(ProposeInTurn(folder.run, plan.encoded(), folder.job().to_toml(), engine.deadlines))
+            letters = Correspondence(self._carry, engine.deadlines)
+            there = letters.present(undecided, _PROPOSE)
+            for name, reply in letters.exchange(dict.fromkeys(there, asked)):
+                self._heard(folder, name, reply)
+        time.sleep(_PROPOSE)
+
+    def _heard(self, folder: InTurnFolder, name: str, reply: bytes) -> None:
+        try:
+            word: Word = decode(reply, Consent).word
+        except ProtocolError:
+            word = "refused"
+        before, self._words[folder.run][name] = self._words[folder.run].get(name), word
+        if word != before:
+            self._diary.tell(f"{name} on run {folder.run}: {word}")
+
+    # ---- turns
+
+    def _act(self) -> None:
+        if self._current is None:
+            self._go_on()
+        if self._current is not None:
+            folder, peer = self._current
+            if peer.ended and not folder.ended:
+                folder.end()
+            if folder.ended:
+                write_model(folder, self._site, peer)
+                self._current = None
+            elif peer.mine:
+                self._turn(folder, peer)
+        time.sleep(_LOOK)
+
+    def _turn(self, folder: InTurnFolder, peer: Apart) -> None:
+        if not peer.peer.over:
+            peer.act()
+            return
+        self._diary.tell(f"ends run {folder.run}")
+        peer.end()
+        run = ending(folder, self._site, peer)
+        try:
+            run.finish()
+        finally:
+            run.close()
+
+    def _go_on(self) -> None:
+        """After a restart: the run that was not over, the newest first."""
+        unfinished = [folder for folder in all_in(self._folder.runs) if not folder.ended]
+        for folder in sorted(unfinished, key=lambda each: -each.path.stat().st_mtime):
+            if self._consented(folder):
+                self._take_up(folder)
+                return
+
+    def _consented(self, folder: InTurnFolder) -> bool:
+        """Whether this owner takes part; asked again only after a while, for each answer stands in the owner's log."""
+        now = time.monotonic()
+        if now < self._ask_again.get(folder.run, 0.0):
+            return False
+        if self._site.consent(folder.run, folder.plan()) == "accepted":
+            return True
+        self._ask_again[folder.run] = now + _RECONSIDER
+        return False
+
+    def _forever(self, task: Callable[[], None]) -> None:
+        while True:
+            try:
+                task()
+            except Exception as error:  # one round, or one other's answer; the site goes on serving
+                self._diary.tell(f"{type(error).__name__}: {error}")
+                time.sleep(_LOOK)
