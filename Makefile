@@ -3,7 +3,7 @@ PYTHON ?= python3
 # The small CPU build of torch; TORCH_INDEX= (empty) takes the default build instead, on Linux gigabytes of CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
-MARK ?= not slow
+MARK ?= not slow and not chaos
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -54,6 +54,10 @@ class InTurnFolder:
     def job(self) -> Job:
         return jobs.load(self.path / JOB)
 
+    def job_text(self) -> str:
+        """The job as it was proposed."""
+        return (self.path / JOB).read_text(encoding="utf-8")
+
     def plan(self) -> Plan:
         """Raises ``NotARun`` for a damaged file."""
         try:

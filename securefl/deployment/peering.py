@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Final
 
 from protocols.aggregation.messages import Refusal
+from protocols.aggregation.session import Roster
 from protocols.errors import ConfigurationError, ProtocolError
 from protocols.wire import decode, encode, kind
 from securefl.deployment.diary import Diary
@@ -24,6 +25,7 @@ from securefl.engines.mailbox import Mailbox
 from securefl.errors import Refused, SecureFLError
 from securefl.peers.apart import Apart
 from securefl.peers.channel import Channels
+from securefl.peers.circle import Circle
 from securefl.peers.proposal import ProposeInTurn, read
 from securefl.peers.sealing import Sealing
 from securefl.proposal import Consent, Word
@@ -44,14 +46,25 @@ class Peering:
         self._carry = Sealing(self._channels, self.carrier.carry).carry
         self._mailboxes: dict[str, Mailbox] = {}
         self._lock = Lock()
+        self._over = Event()
+        self._tasks: list[Thread] = []
         self._current: tuple[InTurnFolder, Apart] | None = None
         self._words: dict[str, dict[str, Word]] = {}  # by run, who has decided
         self._ask_again: dict[str, float] = {}  # by run, when this owner may have decided otherwise
 
     def start(self) -> None:
-        """Work beside whoever called, until the process ends."""
+        """Work beside whoever called, until the process ends or ``close`` is called."""
         for task in (self._act, self._propose):
-            Thread(target=self._forever, args=(task,), daemon=True).start()
+            self._tasks.append(Thread(target=self._forever, args=(task,), daemon=True))
+            self._tasks[-1].start()
+
+    def close(self) -> None:
+        """Act no more; what has begun is finished."""
+        self._over.set()
+        for task in self._tasks:
+            task.join()
+        for mailbox in self._mailboxes.values():
+            mailbox.close()
 
     def receive(self, carried: bytes) -> bytes:
         """Answer what somebody carried here. Raises ``ProtocolError`` for what no member of the roster sealed."""
@@ -68,7 +81,7 @@ class Peering:
             if kind(request) == ProposeInTurn.KIND:
                 return encode(Consent(self._proposed(sender, decode(request, ProposeInTurn))))
             if self._current is None:
-                raise Refused(f"{sender} asks for something, and this owner takes part in no run without a server")
+                raise Refused(f"{sender} asks for something, and this owner takes part in no such run")
             return self._current[1].handle(sender, request)
         except (ProtocolError, SecureFLError, ConfigurationError) as error:
             self._diary.tell(f"{sender} was refused: {error}")
@@ -78,8 +91,10 @@ class Peering:
 
     def _proposed(self, sender: str, asked: ProposeInTurn) -> Word:
         _, plan = read(asked)
-        if sender not in plan.clients:
-            raise Refused(f"{sender} proposes a run that it takes no part in")
+        if sender not in plan.clients or self._site.name not in plan.clients:
+            raise Refused(f"{sender} proposes a run that it or this site takes no part in")
+        roster = {name: self._site.roster.public_key(name) for name in plan.clients}
+        Circle(asked.run, plan, Roster(roster))  # refuses what promises nothing about an acting server
         folder = InTurnFolder(self._folder.runs / asked.run)
         if folder.path.exists() and folder.plan() != plan:
             raise Refused(f"{sender} proposes another plan for run {asked.run} than before")
@@ -108,12 +123,12 @@ class Peering:
             self._take_up(folder)
             words = self._words.setdefault(folder.run, {})
             undecided = [name for name in plan.clients if name != self._site.name and words.get(name) != "accepted"]
-            asked = encode(ProposeInTurn(folder.run, plan.encoded(), folder.job().to_toml(), engine.deadlines))
+            asked = encode(ProposeInTurn(folder.run, plan.encoded(), folder.job_text(), engine.deadlines))
             letters = Correspondence(self._carry, engine.deadlines)
             there = letters.present(undecided, _PROPOSE)
             for name, reply in letters.exchange(dict.fromkeys(there, asked)):
                 self._heard(folder, name, reply)
-        time.sleep(_PROPOSE)
+        self._over.wait(_PROPOSE)
 
     def _heard(self, folder: InTurnFolder, name: str, reply: bytes) -> None:
         try:
@@ -127,18 +142,19 @@ class Peering:
     # ---- turns
 
     def _act(self) -> None:
+        """A run that is over stays the current one: others, who come late to its end, still ask."""
         if self._current is None:
             self._go_on()
         if self._current is not None:
             folder, peer = self._current
-            if peer.ended and not folder.ended:
-                folder.end()
             if folder.ended:
+                self._go_on()
+            elif peer.ended:
                 write_model(folder, self._site, peer)
-                self._current = None
+                folder.end()
             elif peer.mine:
                 self._turn(folder, peer)
-        time.sleep(_LOOK)
+        self._over.wait(_LOOK)
 
     def _turn(self, folder: InTurnFolder, peer: Apart) -> None:
         if not peer.peer.over:
@@ -171,9 +187,9 @@ class Peering:
         return False
 
     def _forever(self, task: Callable[[], None]) -> None:
-        while True:
+        while not self._over.is_set():
             try:
                 task()
             except Exception as error:  # one round, or one other's answer; the site goes on serving
                 self._diary.tell(f"{type(error).__name__}: {error}")
-                time.sleep(_LOOK)
+                self._over.wait(_LOOK)

@@ -47,14 +47,14 @@ class Acting:
         self._watcher = watcher
         self._left_out = LeftOut()  # what this peer has seen itself: on another's word nobody is left out
 
-    def take_turn(self, turn: int) -> RoundRecord:
-        """Act in the next round, until it is settled.
+    def take_turn(self, turn: int, least: int = 0) -> RoundRecord:
+        """Act in the next round, until it is settled; ``least``: fewest peers who must give the turn, beyond a quorum.
 
         Raises ``Overtaken`` where it is settled already, and ``RoundFailed`` where too few gave the turn, took part or
         voted: then it is somebody else's turn.
         """
         peer = self._peer
-        found = given(peer, self._reach, turn)
+        found = given(peer, self._reach, turn, least)
         passed = self._known(turn, found) or self._made(turn, found)
         settle(peer, self._reach, turn, found, passed)
         return batons.decoded(passed.baton).record

@@ -127,8 +127,10 @@ class Apart:
         number, turn = self._turn
         self._tell(f"acts as the server in round {number}, turn {turn}")
         try:
-            record = self._acting.take_turn(turn)
-            self._tell(f"{record}; settled")
+            # Owners consent one after the other: the first round waits a little, so that all may be in it.
+            everybody = number == 1 and self._clock.early
+            record = self._acting.take_turn(turn, len(self.peer.circle.plan.clients) if everybody else 0)
+            self._tell(f"round {number} is settled, with {len(record.contributors)} contributors")
         except Overtaken:
             self._tell(f"round {number} was settled by others; going on from round {self.peer.round}")
         except RoundFailed as error:

@@ -22,7 +22,7 @@ class Clock:
     def __init__(self, deadlines: Deadlines, now: Callable[[], float] = time.monotonic) -> None:
         self._deadlines = deadlines
         self._now = now
-        self._until = self._latest = 0.0
+        self._until = self._latest = self._started = 0.0
         self.turned()
 
     @property
@@ -30,12 +30,17 @@ class Clock:
         """Seconds until a turn in which nothing is heard is over."""
         return self._deadlines.exchange + _SLACK
 
+    @property
+    def early(self) -> bool:
+        """Whether this turn has only just begun."""
+        return self._now() < self._started + self.step / 2
+
     def turned(self) -> None:
         """Another round began, or another turn was given."""
-        started = self._now()
-        self._until = started + self.step
+        self._started = self._now()
+        self._until = self._started + self.step
         longest = _EXCHANGES * self.step + self._deadlines.training
-        self._latest = started + ATTEMPTS * longest
+        self._latest = self._started + ATTEMPTS * longest
 
     def heard(self, request: bytes) -> None:
         """Whoever acts has asked this: until the answers are in, nothing more need come."""

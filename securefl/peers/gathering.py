@@ -39,8 +39,11 @@ class Given:
     handed: Mapping[str, bytes]
 
 
-def given(peer: Peer, reach: Exchange, turn: int) -> Given:
-    """The turn in the next round. Raises ``RoundFailed`` where no quorum gives it, ``Overtaken`` if that is settled."""
+def given(peer: Peer, reach: Exchange, turn: int, least: int = 0) -> Given:
+    """The turn in the next round, if a quorum and as many as ``least`` give it.
+
+    Raises ``RoundFailed`` where they do not, ``Overtaken`` if the round is settled already.
+    """
     circle, number = peer.circle, peer.round + 1
     question = TurnRequest(circle.run, number, turn)
     replies = dict(ask(reach, circle.plan.clients, question, TurnReply))
@@ -49,7 +52,8 @@ def given(peer: Peer, reach: Exchange, turn: int) -> Given:
     for name in behind:
         bring_up(peer, reach, name, replies[name].round)
     replies |= ask(reach, behind, question, TurnReply)
-    return _counted(peer, turn, {name: reply for name, reply in replies.items() if reply.round == number - 1})
+    there = {name: reply for name, reply in replies.items() if reply.round == number - 1}
+    return _counted(peer, turn, there, max(circle.quorum, least))
 
 
 def bring_all_up(peer: Peer, reach: Exchange) -> None:
@@ -104,7 +108,7 @@ def _catch_up(peer: Peer, reach: Exchange, replies: Mapping[str, TurnReply]) -> 
         raise Overtaken
 
 
-def _counted(peer: Peer, turn: int, replies: Mapping[str, TurnReply]) -> Given:
+def _counted(peer: Peer, turn: int, replies: Mapping[str, TurnReply], needed: int) -> Given:
     circle, standing = peer.circle, peer.memory.standing
     valid: dict[str, TurnReply] = {}
     for name, reply in replies.items():
@@ -114,10 +118,10 @@ def _counted(peer: Peer, turn: int, replies: Mapping[str, TurnReply]) -> Given:
                 valid[name] = reply
         except ProtocolError:
             continue
-    if len(valid) < circle.quorum:
+    if len(valid) < needed:
         silent = {name: "gave no turn" for name in circle.plan.clients if name not in valid}
         raise RoundFailed(
-            f"{len(valid)} peers gave {peer.name} turn {turn} of round {standing.round + 1}, and {circle.quorum} are "
+            f"{len(valid)} peers gave {peer.name} turn {turn} of round {standing.round + 1}, and {needed} are "
             f"needed. Lost: {', '.join(silent)}. The model is unchanged.",
             silent,
         )

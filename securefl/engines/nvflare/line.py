@@ -23,7 +23,7 @@ from securefl.engines.pipe import Door, Lost, Pipe
 _START: Final = 60.0  # seconds that a submitted job may take until it is ready
 _LOOK: Final = 1.0  # seconds between looks at a job that is not ready
 _GATHER: Final = 5.0  # seconds for sites to come back before a job is submitted without them
-_SILENT: Final = 120.0  # seconds until a job is replaced again for a site that stayed silent
+_SILENT: Final = 30.0  # seconds until a job is replaced again for a site that stayed silent
 _AGAIN: Final = 2.0  # seconds before a server that was not reached is tried again
 
 

@@ -73,6 +73,7 @@ class Cluster:
         """Whether it was started here, and has what this machine has, for good."""
         if self._joined:
             self._join(address)
+            _may_print(False)
 
     def _join(self, address: str | None) -> None:
         options = {"include_dashboard": False} if address is None else {}
@@ -84,7 +85,7 @@ class Cluster:
             where = "on this machine" if address is None else f"at {address}"
             raise BadInput(
                 f"no Ray cluster {where} ({_first_line(error)}): start one with ray start --head, of the same versions "
-                "of Ray and Python, or correct its address"
+                "of Ray and Python, and check its address and the token that it asks for"
             ) from error
 
     def total(self, resource: str) -> float:
@@ -134,6 +135,7 @@ class Cluster:
         """Leave the cluster, if this joined it. One that was started here ends, with all its processes."""
         if self._joined:
             self._joined = False
+            _may_print(True)
             self._ray.shutdown()
 
 
@@ -141,6 +143,13 @@ def require() -> None:
     """Raise ``MissingExtra`` where Ray is not installed."""
     if util.find_spec("ray") is None:
         raise MissingExtra("the Ray engine", "ray")
+
+
+def _may_print(allowed: bool) -> None:
+    """Whether Ray tells of processes that end on standard output, which is its caller's. It has no public switch."""
+    from ray._private import worker
+
+    worker._worker_logs_enabled = allowed
 
 
 def _knock(address: str) -> None:

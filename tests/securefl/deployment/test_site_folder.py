@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from securefl.deployment import roster
+from securefl.deployment.invitation import Invitation
 from securefl.deployment.roster import Members
 from securefl.deployment.site_folder import SiteFolder
 from securefl.engines.nvflare import certificates, kit

@@ -22,7 +22,7 @@ from protocols.aggregation.messages import InputRequest, Refusal
 from protocols.base import Exchange, Messages, Replies, Requests
 from protocols.wire import encode, kind
 from securefl import DPSGD, Client, settings
-from securefl.closing import StateRequest
+from securefl.closing import EndorseRequest, StateRequest
 from securefl.engines.correspondence import Deadlines
 from securefl.engines.local import Silence
 from securefl.engines.ray import cluster as door
@@ -52,7 +52,7 @@ TWO = Ray(Resources(2, cpus=0.5))
 THREE = Ray(Resources(3, cpus=0.3))
 PRIVATE = DPSGD(noise_multiplier=4.0, sampling_rate=0.5, steps=3)
 QUESTION = encode(StateRequest("a run that nobody knows"))
-LONG = encode(StateRequest("a run with a long name" * 10_000))
+LONG = encode(EndorseRequest("a run that nobody knows", bytes(300_000)))
 
 Keep = Callable[[Actors], Actors]
 
@@ -188,7 +188,8 @@ def test_no_more_clients_are_asked_than_there_are_actors_until_a_reply_is_taken(
         assert len(asked) <= len(taken) + 2
         taken.update([next(replies)])
     assert sorted(asked) == list(EIGHT)
-    assert taken == dict.fromkeys(EIGHT, encode(Refusal("policy")))  # and not "protocol": all arrived as they were
+    # None says "protocol": all arrived as they were sent.
+    assert taken == {name: encode(Refusal("failed" if request(name) is LONG else "policy")) for name in EIGHT}
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(EIGHT, "0")
 
 
@@ -312,8 +313,7 @@ def test_two_names_that_are_equal_are_refused() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
 def test_a_cluster_that_is_not_there_is_refused_at_once(address: str) -> None:
     program = f"""
-from securefl.engines.ray.runs import Recipe
-from securefl.engines.ray.shard import Shard, raised
+from securefl.engines.ray.cluster import Cluster
 from securefl.errors import BadInput
 try:
     Cluster({address!r})
@@ -422,16 +422,21 @@ def test_a_machine_that_does_not_see_the_folders_of_a_run_makes_no_new_ones(tmp_
 # ---- a cluster of its own
 
 _ALONE = """
-import os, sys
+import sys, time
 from securefl.engines.ray.actors import Actors
 from securefl.errors import BadInput
 from securefl.settings import Ray, Resources
-from tests.securefl.engines.test_ray import EIGHT, QUESTION, in_memory
+from tests.securefl.engines.test_ray import EIGHT, QUESTION, ending, in_memory
 try:
     Actors(EIGHT, in_memory, Ray(Resources(8, cpus=1000)))
 except BadInput as error:
     print(error, flush=True)
 actors = Actors(EIGHT, in_memory, Ray(Resources(1)))
+try:
+    Actors(EIGHT, ending, Ray(Resources(1, cpus=0)))
+except BadInput as error:
+    print(error, flush=True)
+time.sleep(3)
 print(len(list(actors.exchange(1)(dict.fromkeys(EIGHT, QUESTION)))), flush=True)
 if sys.stdin.readline() == "close\\n":
     actors.close()
@@ -488,7 +493,8 @@ def test_a_cluster_that_was_started_here_is_open_to_nobody_else_and_ends_with_it
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdin is not None and driver.stdout is not None
         assert "8 actors of 1000 CPUs and 0 GPUs do not fit on this machine" in driver.stdout.readline()
-        assert driver.stdout.readline() == "8\n"
+        assert "an actor ended while its clients were made" in driver.stdout.readline()
+        assert driver.stdout.readline() == "8\n"  # and nothing that Ray says of the one that ended
         processes = family(driver.pid)
         assert len(processes) >= 3
         assert listening(processes | {driver.pid}) <= {"0100007F", "0000000000000000FFFF00000100007F"}

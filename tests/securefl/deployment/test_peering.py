@@ -1,0 +1,186 @@
+"""Sites that act in turn: who consents to what, that no server is answered there, and a run from its proposal to its
+report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from protocols.aggregation.messages import KeysRequest, Refusal
+from protocols.wire import decode, encode, kind
+from securefl import proposal
+from securefl.announcement import Announcement, public_tag
+from securefl.deployment.approvals import Approvals
+from securefl.deployment.diary import Diary
+from securefl.deployment.in_turn_folder import InTurnFolder
+from securefl.deployment.peering import Peering
+from securefl.deployment.proposing import propose
+from securefl.deployment.site import Site
+from securefl.deployment.site_folder import SiteFolder
+from securefl.engines.correspondence import Deadlines
+from securefl.errors import BadInput, BadJob, NotARun
+from securefl.peers.proposal import ProposeInTurn
+from securefl.plan import Plan
+from securefl.proposal import Consent, Propose
+from securefl.run import Run
+from securefl.verification import verified
+from tests.securefl.peers import neighbours
+from tests.securefl.peers.neighbours import NAMES, Neighbours, owners_log
+
+DEADLINES = Deadlines(exchange=3.0, training=20.0)
+
+
+@contextmanager
+def living(folders: dict[str, SiteFolder]) -> Iterator[Neighbours]:
+    here = Neighbours(folders)
+    try:
+        yield here
+    finally:
+        here.close()
+
+
+def wait(done: object, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not done():  # type: ignore[operator]
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_a_run_is_proposed_taken_part_in_and_ended_without_a_server(tmp_path: Path) -> None:
+    folders = neighbours.joined(tmp_path, {"dan": "none"})
+    with living(folders):
+        made, plan = propose(folders["bob"], neighbours.job(tmp_path), DEADLINES)
+        wait(lambda: "waits for approval" in (owners_log(folders["dan"])))
+        Approvals(folders["dan"].plans).approve(plan.digest().hex())
+        runs = {name: InTurnFolder(folder.runs / made.run) for name, folder in folders.items()}
+        wait(lambda: all(run.ended for run in runs.values()), 90)
+        models = {(run.path / "model.safetensors").read_bytes() for run in runs.values()}
+    assert len(models) == 1
+    ended = [run for run in runs.values() if (run.path / "privacy_report.json").exists()]
+    (report,) = ended
+    assert report.path == runs["bob"].path  # whose turn round 2 was
+    verdict = verified(report.path)
+    assert verdict.problems == () and set(verdict.keys) == set(NAMES)
+    journals = {(run.path / "history.jsonl").read_bytes() for run in runs.values()}
+    assert len(journals) == 1
+    with pytest.raises(BadInput, match="go on with it by themselves"):
+        Run.open(report.path)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, SiteFolder]:
+    return neighbours.joined(tmp_path)
+
+
+def peering(folder: SiteFolder) -> tuple[Site, Peering]:
+    diary = Diary(folder.log)
+    site = Site(folder, diary)
+    return site, Peering(folder, site, diary, 1.0)
+
+
+def proposed(folder: SiteFolder, tmp_path: Path) -> tuple[ProposeInTurn, Plan]:
+    made, plan = propose(folder, neighbours.job(tmp_path), DEADLINES)
+    return ProposeInTurn(made.run, plan.encoded(), made.job_text(), DEADLINES), plan
+
+
+def word(answering: Peering, asked: ProposeInTurn, sender: str = "ada") -> str:
+    reply = answering._answer(sender, encode(asked))
+    return "no answer" if kind(reply) == Refusal.KIND else decode(reply, Consent).word
+
+
+def test_what_is_proposed_names_nothing_of_the_proposers_machine(
+    folders: dict[str, SiteFolder], tmp_path: Path
+) -> None:
+    asked, _ = proposed(folders["ada"], tmp_path)
+    assert str(tmp_path) not in asked.job
+
+
+@pytest.mark.attack("a server that speaks in a run without one")
+def test_no_server_is_answered_in_a_run_without_one(folders: dict[str, SiteFolder], tmp_path: Path) -> None:
+    asked, plan = proposed(folders["ada"], tmp_path)
+    site, own = peering(folders["bob"])
+    model = bytes(4 * plan.dimension)
+    keys = encode(KeysRequest(Announcement(asked.run, 1, 1, plan, model, public_tag(model)).encoded()))
+    other = encode(KeysRequest(Announcement("ab" * 16, 1, 1, plan, model, public_tag(model)).encoded()))
+    assert kind(site.handle(other)) != Refusal.KIND  # its owner's rule allows the plan, to a server too
+    assert word(own, asked) == "accepted"
+    for request in (keys, encode(Propose(asked.run, plan.encoded()))):
+        assert kind(site.handle(request)) == Refusal.KIND
+    assert "has no server" in owners_log(folders["bob"])
+    assert kind(site.handle_in_turn(keys)) != Refusal.KIND  # whoever gave the turn may ask
+
+
+def test_a_run_with_a_server_cannot_become_one_without(folders: dict[str, SiteFolder], tmp_path: Path) -> None:
+    asked, plan = proposed(folders["ada"], tmp_path)
+    site, own = peering(folders["bob"])
+    model = bytes(4 * plan.dimension)
+    site.handle(encode(KeysRequest(Announcement(asked.run, 1, 1, plan, model, public_tag(model)).encoded())))
+    assert word(own, asked) == "refused"
+
+
+@pytest.mark.attack("a proposal that is another than it says")
+def test_a_proposal_has_to_hold_together(folders: dict[str, SiteFolder], tmp_path: Path) -> None:
+    asked, plan = proposed(folders["ada"], tmp_path)
+    _, own = peering(folders["bob"])
+    alone = replace(plan, colluders=0)
+    for bad in (
+        replace(asked, plan=replace(plan, rounds=3).encoded()),
+        replace(asked, job=asked.job.replace("rounds = 2", "rounds = 3")),
+        replace(asked, job="[job"),
+        replace(asked, plan=b"{}"),
+        replace(asked, run="../../elsewhere"),
+        replace(asked, plan=alone.encoded(), job=asked.job.replace("colluders = 1", "colluders = 0")),
+        replace(asked, deadlines=Deadlines(exchange=float("inf"))),
+    ):
+        assert word(own, bad) == "no answer"
+    assert word(own, asked, "mallory") == "no answer"
+    assert not list(folders["bob"].runs.iterdir())
+    assert word(own, asked) == "accepted"
+    assert word(own, asked) == "accepted"
+    another = replace(plan, rounds=3)
+    changed = replace(asked, plan=another.encoded(), job=asked.job.replace("rounds = 2", "rounds = 3"))
+    assert word(own, changed) == "no answer"
+    own.close()
+
+
+def test_who_takes_part_in_nothing_says_so(folders: dict[str, SiteFolder]) -> None:
+    _, own = peering(folders["bob"])
+    assert kind(own._answer("ada", encode(Propose("run", b"")))) == Refusal.KIND
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (("colluders = 1", "colluders = 0"), "whoever acts as the server is one of the clients"),
+        (('"dan"]', '"eve"]'), "not on this site's roster"),
+    ],
+)
+def test_a_job_that_cannot_be_run_without_a_server_is_not_proposed(
+    folders: dict[str, SiteFolder], tmp_path: Path, change: tuple[str, str], match: str
+) -> None:
+    text = neighbours.JOB.format(rounds=2, colluders=1).replace(*change).replace("dan = 40", "dan = 40")
+    if "eve" in change[1]:
+        text = text.replace("dan = 40", "eve = 40")
+    (tmp_path / "job.toml").write_text(text)
+    from securefl import job as jobs
+
+    with pytest.raises((BadInput, BadJob), match=match):
+        propose(folders["ada"], jobs.load(tmp_path / "job.toml"), DEADLINES)
+    assert not list(folders["ada"].runs.iterdir())
+
+
+def test_a_damaged_plan_is_said_to_be(folders: dict[str, SiteFolder], tmp_path: Path) -> None:
+    made, _ = propose(folders["ada"], neighbours.job(tmp_path), DEADLINES)
+    (made.path / "plan.json").write_bytes(b"{")
+    with pytest.raises(NotARun, match="have the run proposed again"):
+        made.plan()
+
+
+def test_consents_to_a_plan_are_words() -> None:
+    assert set(proposal.Word.__args__) == {"accepted", "pending", "refused", "budget"}
