@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -59,13 +60,20 @@ class Deployment:
     def set_up(self) -> None:
         """Everybody's keys, certificates and files, as their administrators would make them."""
         invited = self.server.init(PROJECT, "127.0.0.1", _free_port())
-        for name, site in self.sites.items():
-            _, sent = site.init(invited, name, f"Org_{name.replace('-', '_')}")
-            self.server.admit(admission.read(sent, PROJECT))
-        roster = self.server.write_roster()
-        for name, site in self.sites.items():
+
+        def ask(name: str) -> Path:
+            return self.sites[name].init(invited, name, f"Org_{name.replace('-', '_')}")[1]
+
+        def join(name: str) -> None:
+            site = self.sites[name]
             site.file.write_text(self._site.format(name=name), encoding="utf-8")
             site.join(self.server.roster_file, roster.hash(), self.server.admitted / f"{name}.signed.zip")
+
+        with ThreadPoolExecutor(2) as pool:  # what they wait for are processes of nvflare
+            for sent in pool.map(ask, self.names):
+                self.server.admit(admission.read(sent, PROJECT))
+            roster = self.server.write_roster()
+            list(pool.map(join, self.names))
 
     def start(self) -> None:
         """Returns once every site can be asked, at its own socket."""

@@ -197,7 +197,7 @@ def _server_resources(home: Path) -> dict[str, object]:
             _component(
                 "job_scheduler",
                 "job_schedulers.job_scheduler.DefaultJobScheduler",
-                max_jobs=1,
+                max_jobs=3,  # one that ends takes its time
                 min_schedule_interval=1.0,
                 max_schedule_interval=5.0,
             ),
