@@ -83,6 +83,7 @@ class Case:
 
     def __str__(self) -> str:
         what = {signal.SIGKILL: "killed", signal.SIGSTOP: "frozen"}[self.signal]
+        what = "cut" if self.part == "network" else what
         so = "completes" if self.attempts == 1 else "aborts, and completes when repeated,"
         return (
             f"{self.part} of {' and '.join(self.victims)} {what} at exchange {self.exchange}: "
@@ -124,6 +125,11 @@ def at(exchange: int) -> Iterator[Case]:
     yield Case("server", signal.SIGKILL, exchange, server, 4, 1, _LONG)
     if 0 < exchange < _APPLY:
         yield Case("client", signal.SIGKILL, exchange, two, 4, 2, _LONG)
+
+
+def cut(exchange: int) -> Case:
+    """A site's cable, where sites have one."""
+    return Case("network", signal.SIGSTOP, exchange, (VICTIM,), 4 if exchange > _INPUT else 3, 1, _SHORT)
 
 
 class Striking:

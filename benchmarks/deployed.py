@@ -17,14 +17,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
+from benchmarks.namespaces import ADDRESS, Network
 from securefl.deployment import admission
 from securefl.deployment.server_folder import ServerFolder
 from securefl.deployment.site_folder import SiteFolder
 from securefl.engines.pipe import Lost, connect
 
-Part = Literal["client", "line", "worker", "site", "server", "job"]
-"""Of a site: its client process, its process of nvflare, the job's worker, or what keeps these running; of the server:
-nvflare's, or the job's."""
+Part = Literal["client", "line", "worker", "site", "network", "server", "job"]
+"""Of a site: its client process, its process of nvflare, the job's worker, what keeps these running, or its cable; of
+the server: nvflare's process, or the job's."""
 
 PROJECT: Final = "trial"
 _START: Final = 90.0  # seconds
@@ -48,9 +49,12 @@ seed = 7
 
 
 class Deployment:
-    """Some sites and their server under one folder. ``site``: the text of a site's file, with {name} in it."""
+    """Some sites and their server under one folder. ``site``: the text of a site's file, with {name} in it.
+    ``network``: where sites are, each in a namespace of its own; None: all on loopback.
+    """
 
-    def __init__(self, root: Path, names: Sequence[str], site: str = SITE) -> None:
+    def __init__(self, root: Path, names: Sequence[str], site: str = SITE, network: Network | None = None) -> None:
+        self.network = network
         self.root, self.names = root, tuple(names)
         self.server = ServerFolder(root / "server")
         self.sites: Mapping[str, SiteFolder] = {name: SiteFolder(root / name) for name in names}
@@ -59,7 +63,7 @@ class Deployment:
 
     def set_up(self) -> None:
         """Everybody's keys, certificates and files, as their administrators would make them."""
-        invited = self.server.init(PROJECT, "127.0.0.1", _free_port())
+        invited = self.server.init(PROJECT, ADDRESS if self.network else "127.0.0.1", _free_port())
 
         def ask(name: str) -> Path:
             return self.sites[name].init(invited, name, f"Org_{name.replace('-', '_')}")[1]
@@ -85,7 +89,8 @@ class Deployment:
     def keep(self, name: str) -> None:
         """Run ``securefl server start`` or, for a site's name, ``securefl site start``."""
         group = "server" if name == "server" else "site"
-        command = [sys.executable, "-m", "securefl", group, "start", str(self.root / name)]
+        within = self.network.within(name) if self.network and group == "site" else []
+        command = [*within, sys.executable, "-m", "securefl", group, "start", str(self.root / name)]
         with (self.root / f"{name}.out").open("ab") as log:
             self._keeping[name] = subprocess.Popen(  # noqa: S603
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
@@ -119,7 +124,12 @@ class Deployment:
             _signal(pid, signal.SIGKILL)
 
     def strike(self, part: Part, number: signal.Signals, name: str = "server") -> None:
-        """Send a signal to a part; ``site`` is the supervisor, with which all of a site goes."""
+        """Send a signal to a part; ``site`` is the supervisor, with which all of a site goes. A network stops and goes
+        on by its cable.
+        """
+        if part == "network" and self.network is not None:
+            (self.network.mend if number == signal.SIGCONT else self.network.cut)(name)
+            return
         pid = self._keeping[name].pid if part == "site" else self.pid(part, name)
         if pid is None:
             raise RuntimeError(f"{name} has no {part}")
@@ -154,15 +164,21 @@ class Deployment:
 
 
 @contextmanager
-def deployed(root: Path, names: Sequence[str], site: str = SITE) -> Iterator[Deployment]:
+def deployed(
+    root: Path, names: Sequence[str], site: str = SITE, network: Network | None = None
+) -> Iterator[Deployment]:
     """One that is set up and running, and ended afterwards."""
-    deployment = Deployment(root, names, site)
-    deployment.set_up()
+    deployment = Deployment(root, names, site, network)
+    if network is not None:
+        network.make()
     try:
+        deployment.set_up()
         deployment.start()
         yield deployment
     finally:
         deployment.stop()
+        if network is not None:
+            network.remove()
 
 
 def _processes() -> Iterator[tuple[int, list[str]]]:

@@ -35,9 +35,13 @@ def rows(quick: bool) -> list[Row]:
     """The rows of this subject."""
     folder = Path(mkdtemp(prefix="securefl-engines-"))
     try:
-        return [*_three(folder / "three", quick), *_faults(folder / "four", quick), *ray_simulation.exchanges(quick)]
+        return [*_three(folder / "three", quick), *_faults(folder / "four", quick), _ray(quick)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ray(quick: bool) -> Row:
+    return value_row("exchange_milliseconds_ray_100", ray_simulation.exchange_milliseconds(), "ms", quick)
 
 
 def _three(folder: Path, quick: bool) -> Iterator[Row]:

@@ -20,6 +20,7 @@ def start_server(folder: ServerHome) -> None:
 
     Example:  [bold]securefl server start coordinator[/]
     """
+    from securefl.deployment.checks import near_their_end
     from securefl.deployment.server_folder import ServerFolder
     from securefl.deployment.supervisor import Supervisor
     from securefl.engines.nvflare import kit
@@ -29,6 +30,8 @@ def start_server(folder: ServerHome) -> None:
     address = home.invitation()
     held = lock(home.path)
     kit.harden(home.kit, "server")
+    for warning in near_their_end(home.kit):
+        _say(warning)
     supervisor = Supervisor(home.path, _say)
     supervisor.add("server", kit.server_command(home.kit), home.path / "server.log")
     _say(f"sites dial {address.host}:{address.port}; Ctrl-C ends")
@@ -42,6 +45,7 @@ def start_site(folder: SiteHome) -> None:
 
     Example:  [bold]securefl site start hospital-1[/]
     """
+    from securefl.deployment.checks import near_their_end
     from securefl.deployment.site_folder import SiteFolder
     from securefl.deployment.supervisor import Supervisor
     from securefl.engines.nvflare import kit
@@ -50,6 +54,8 @@ def start_site(folder: SiteHome) -> None:
     invited, name = home.invitation(), home.site_file().name
     home.roster()
     kit.harden(home.kit, "site")
+    for warning in near_their_end(home.kit):
+        _say(warning)
     supervisor = Supervisor(home.path, _say)
     own = [sys.executable, "-m", "securefl", "client", str(home.path.absolute())]
     supervisor.add("client", own, home.path / "client.log")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
+from securefl.cli import engines
 from securefl.cli.options import AsJson, Folder, Interrupted, JobFile, Metrics, Out, Peers, console_for
-from securefl.errors import BadInput, BudgetExceeded, RoundFailed, VerificationFailed
+from securefl.errors import BudgetExceeded, RoundFailed, VerificationFailed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from securefl.engines.correspondence import Deadlines
     from securefl.job import Job
     from securefl.progress import Watcher
     from securefl.run import Run
@@ -74,21 +74,15 @@ def run(
     audit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What 'securefl audit' found of this job, for the report.")
     ] = None,
-    engine: Annotated[
-        str, typer.Option(metavar="KIND", help="Where the clients are: local (in this process) or nvflare (at sites).")
-    ] = "local",
-    server: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="nvflare: the coordinator's folder, as 'server init' made it.")
-    ] = None,
-    deadline: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="nvflare: for one exchange; who is later is a dropout.")
-    ] = 60.0,
-    training: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="nvflare: the same where clients train.")
-    ] = 900.0,
-    patience: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="nvflare: for enough sites to be there and take part.")
-    ] = 120.0,
+    engine: engines.Kind = "local",
+    server: engines.ServerFolder = None,
+    deadline: engines.Deadline = 60.0,
+    training: engines.TrainingDeadline = 900.0,
+    patience: engines.Patience = None,
+    actors: engines.Actors = None,
+    actor_cpus: engines.ActorCpus = 1.0,
+    actor_gpus: engines.ActorGpus = 0.0,
+    ray: engines.Address = None,
     peers: Peers = False,
     metrics: Metrics = None,
     out: Out = None,
@@ -103,9 +97,10 @@ def run(
     At sites:  [bold]securefl run job.toml --engine nvflare --server coordinator[/]
     """
     from securefl import job
-    from securefl.engines.correspondence import Deadlines
+    from securefl.settings import Resources
 
-    chosen = _engine(engine, server, Deadlines(deadline, training), patience, peers)
+    resources = Resources(actors, actor_cpus, actor_gpus)
+    chosen = engines.chosen(engine, server, deadline, training, patience, resources, ray, peers)
     _start(job.load(job_file), out, as_json, audit, chosen, metrics)
 
 
@@ -148,21 +143,6 @@ def _demo_silence(pilot: str, rounds: int | None, peers: bool) -> str:
     if peers and len(clients) < _DEMO_PEERS:
         return "none"
     return f"{_ACTING if peers else clients[2] + '@'}{exchange}:{min(number, rounds or number)}"
-
-
-def _engine(name: str, server: Path | None, deadlines: Deadlines, patience: float, in_turn: bool = False) -> Engine:
-    from securefl.settings import EMBEDDED, InTurn, Nvflare
-
-    match name:
-        case "local":
-            return InTurn() if in_turn else EMBEDDED
-        case _ if in_turn:
-            raise BadInput("--peers is for the local engine: at sites, begin such a run with 'securefl site propose'")
-        case "nvflare" if server is not None:
-            return Nvflare(str(server.absolute()), deadlines, patience)
-        case "nvflare":
-            raise BadInput("--engine nvflare: name the coordinator's folder with --server, as 'server init' made it")
-    raise BadInput(f"--engine {name!r}: it is local or nvflare")
 
 
 def _start(

@@ -58,6 +58,14 @@ def of_server(server: ServerFolder, now: datetime | None = None) -> Iterator[Fin
     yield from _given_out(server)
 
 
+def near_their_end(kit_folder: Path, now: datetime | None = None) -> Iterator[str]:
+    """Warnings, for whoever starts this kit, of certificates in it that expire soon or have expired."""
+    for path in sorted((kit_folder / "startup").glob("*.crt")) + [kit_folder / "startup" / "rootCA.pem"]:
+        for found in _certificate(path.name, path, now):
+            if found.level != "ok":
+                yield f"{found.level}: {path}: {found.text}"
+
+
 def _data_and_models(found: SiteFile) -> Iterator[Finding]:
     """That what the file names can be loaded, and trained on each other."""
     from securefl import training, vector

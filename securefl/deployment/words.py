@@ -14,7 +14,7 @@ def described(name: str, plan: Plan) -> dict[str, str]:
         "plan": name,
         "job": plan.job,
         "clients": f"{', '.join(plan.clients)}; weights {weights}",
-        "rounds": f"{plan.rounds}, of {plan.mechanism.steps} steps each, sampling rate {plan.mechanism.sampling_rate:g}",
+        "rounds": f"{plan.rounds}, of {plan.mechanism.steps} steps each, at rate {plan.mechanism.sampling_rate:g}",
         "who sees": KINDS[plan.protection].visibility,
         "sums": f"of at least {plan.minimum} clients, withstanding {plan.colluders} that work with the server",
         "model": f"{plan.dimension} parameters, architecture {plan.architecture}",

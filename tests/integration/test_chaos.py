@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import chaos
+from benchmarks import chaos, namespaces
 from benchmarks.chaos import Case
 from benchmarks.deployed import Deployment, deployed
+from benchmarks.namespaces import Network
 
 pytest.importorskip("nvflare", reason="the extra [nvflare] is not installed")
 
@@ -44,6 +45,20 @@ def test_one_of_each_kind_comes_out_as_stated(four: Deployment, tmp_path: Path) 
 @pytest.mark.parametrize(("protection", "case"), MATRIX, ids=named)
 def test_every_fault_at_every_exchange(four: Deployment, tmp_path: Path, protection: str, case: Case) -> None:
     played(four, protection, case, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def cabled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    if not namespaces.possible():
+        pytest.skip("network namespaces need root and iproute2")
+    with deployed(tmp_path_factory.mktemp("cabled"), chaos.NAMES, network=Network(chaos.NAMES)) as deployment:
+        yield deployment
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("exchange", range(5))
+def test_a_site_is_cut_off_at_every_exchange(cabled: Deployment, tmp_path: Path, exchange: int) -> None:
+    played(cabled, "secagg", chaos.cut(exchange), tmp_path / "run")
 
 
 @pytest.mark.chaos

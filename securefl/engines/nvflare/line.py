@@ -38,8 +38,8 @@ class _Connected:
 
 
 class Line:
-    """One coordinator's. ``kit``: the server's, in whose folder the job looks for the coordinator; ``sites``: those that
-    it is for.
+    """One coordinator's. ``kit``: the server's, in whose folder the job looks for the coordinator; ``sites``: those
+    that it is for.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from securefl.deployment.checks import Finding, of_server, of_site
+from securefl.deployment.checks import near_their_end, of_server, of_site
 from securefl.deployment.site_folder import SiteFolder
 from securefl.privacy.ledger import Ledger, Owner
 from securefl.privacy.mechanism import DPSGD, Budget
@@ -49,6 +49,8 @@ def test_a_certificate_is_told_before_it_expires(days: int, level: str | None, p
     server = wrong(of_server(project.server, later)).get("server cert.")
     for found in (site, server):
         assert (found is None) if level is None else (found or "").startswith(level)
+    told = list(near_their_end(project.site("hospital-1").kit, later))
+    assert (not told) if level is None else any(line.startswith(f"{level}: ") for line in told)
 
 
 def test_a_mistake_in_the_file_is_told_and_the_rest_looked_at(own_project: Deployed) -> None:

@@ -1,4 +1,4 @@
-"""Four sites that have joined a project, as their client processes are, and what carries letters between them in tests."""
+"""Four sites that have joined a project, as their client processes are, and what carries letters between them."""
 
 from __future__ import annotations
 
