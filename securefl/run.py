@@ -112,7 +112,11 @@ class Run:
         try:
             settings.write(engine, folder)
             run = cls(job, folder, setting, held, watcher)
-            run._take(audit)
+            try:
+                run._take(audit)
+            except BaseException:
+                run.close()
+                raise
         except BaseException:  # nothing has run yet, and the name is free again
             shutil.rmtree(folder)
             raise

@@ -25,7 +25,11 @@ ServerFolder = Annotated[
 ]
 Deadline = Annotated[
     float,
-    typer.Option(metavar="SECONDS", min=1, help="nvflare, ray: for one exchange; who is later is a dropout."),
+    typer.Option(
+        metavar="SECONDS",
+        min=1,
+        help="nvflare: for one exchange; ray: for one client in its turn. Who is later is a dropout.",
+    ),
 ]
 TrainingDeadline = Annotated[
     float, typer.Option(metavar="SECONDS", min=1, help="nvflare, ray: the same where clients train.")
