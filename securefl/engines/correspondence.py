@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures import TimeoutError as Late
+from threading import Event
 from typing import Final
 
 from msgspec import Struct
@@ -56,6 +57,24 @@ class Deadlines(Struct, frozen=True):
             return self.exchange
 
 
+class _Time:
+    """What is left of an exchange's seconds; none once it is over, so that no thread outlives it by long."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._over = Event()
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._over.is_set() else max(0.0, self._end - time.monotonic())
+
+    def pause(self) -> None:
+        self._over.wait(min(_PAUSE, self.seconds))
+
+    def end(self) -> None:
+        self._over.set()
+
+
 class Correspondence:
     """With clients that ``carry`` reaches. ``sign`` makes a signature over a letter's claim."""
 
@@ -63,40 +82,40 @@ class Correspondence:
         self._carry, self._deadlines, self._sign = carry, deadlines, sign
 
     def exchange(self, requests: Messages) -> Iterator[tuple[str, bytes]]:
-        """Ask all at once; answers come as they arrive, until the deadline."""
+        """Ask all at once; answers come as they arrive, until the deadline, or until nobody reads on."""
         letters = dict(requests)
-        seconds = max(map(self._deadlines.of, letters.values()), default=0.0)
-        until = time.monotonic() + seconds
-        answers = self._each(letters, lambda name: self._asked(name, letters[name], until), seconds)
+        time_left = _Time(max(map(self._deadlines.of, letters.values()), default=0.0))
+        answers = self._each(letters, lambda name: self._asked(name, letters[name], time_left), time_left)
         return ((name, answer) for name, answer in answers if answer is not None)
 
     def present(self, names: Collection[str], seconds: float) -> dict[str, bytes]:
         """Who is there, each with what tells its process from later ones; asked for so long."""
-        until = time.monotonic() + seconds
-        found = self._each(dict.fromkeys(names, b""), lambda name: self._greeted(name, until), seconds)
+        time_left = _Time(seconds)
+        found = self._each(names, lambda name: self._greeted(name, time_left), time_left)
         return {name: process for name, process in found if process is not None}
 
     def _each(
-        self, names: Mapping[str, bytes], ask: Callable[[str], bytes | None], seconds: float
+        self, names: Collection[str], ask: Callable[[str], bytes | None], time_left: _Time
     ) -> Iterator[tuple[str, bytes | None]]:
         if not names:
             return
         pool = ThreadPoolExecutor(len(names), "letters")
         try:
             asked = {pool.submit(ask, name): name for name in names}
-            for done in as_completed(asked, seconds):
+            for done in as_completed(asked, time_left.seconds):
                 yield asked.pop(done), done.result()
         except Late:
             pass
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # who is late is waited for by nobody
+            time_left.end()  # who is late is waited for by nobody
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _asked(self, name: str, body: bytes, until: float) -> bytes | None:
+    def _asked(self, name: str, body: bytes, time_left: _Time) -> bytes | None:
         """One client's answer: ask, then poll; ask again where the letter was lost."""
         id = os.urandom(16)
         whole, poll = Ask(id, body, self._sign(claim(name, id, body))), Poll(id)
         following: Letter = whole
-        while (left := until - time.monotonic()) > 0:
+        while left := time_left.seconds:
             match self._sent(name, following, min(left, _TRY + len(body) / _SLOWEST)):
                 case Answer(answered, answer) if answered == id:
                     return answer
@@ -106,15 +125,15 @@ class Correspondence:
                     return None
                 case _:
                     following = whole
-                    time.sleep(min(_PAUSE, max(0.0, until - time.monotonic())))
+                    time_left.pause()
         return None
 
-    def _greeted(self, name: str, until: float) -> bytes | None:
-        while (left := until - time.monotonic()) > 0:
+    def _greeted(self, name: str, time_left: _Time) -> bytes | None:
+        while left := time_left.seconds:
             match self._sent(name, Hello(), min(left, _TRY)):
                 case Here(process):
                     return process
-            time.sleep(min(_PAUSE, max(0.0, until - time.monotonic())))
+            time_left.pause()
         return None
 
     def _sent(self, name: str, letter: Letter, seconds: float) -> Reply | None:

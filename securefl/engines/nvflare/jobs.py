@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import Any, Final
 
 from securefl.errors import MissingExtra, SecureFLError
@@ -27,6 +28,7 @@ class Jobs:
     def __init__(self, kit: Path, user: str) -> None:
         self._kit, self._user = kit, user
         self._session: Any = None
+        self._one_at_a_time = RLock()  # a session is for one thread
 
     def submit(self) -> str:
         """Start the job at all sites that are connected, in the place of one that runs; returns its id."""
@@ -60,6 +62,11 @@ class Jobs:
     @contextmanager
     def _reached(self) -> Iterator[Any]:
         """A session, opened where there is none. Whatever goes wrong in it, the next one is a new one."""
+        with self._one_at_a_time, self._open() as session:
+            yield session
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
         try:
             from nvflare.fuel.flare_api.flare_api import new_secure_session
             from nvflare.tool.cli_output import set_output_format

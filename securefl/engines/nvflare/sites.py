@@ -12,7 +12,7 @@ from protocols.base import Exchange
 from securefl import proposal
 from securefl.deployment.server_folder import ServerFolder
 from securefl.engines.correspondence import Correspondence
-from securefl.engines.nvflare import kit
+from securefl.engines.nvflare import certificates, kit
 from securefl.engines.nvflare.jobs import Jobs
 from securefl.engines.nvflare.line import Line
 from securefl.errors import BadInput, Refused
@@ -46,7 +46,8 @@ class Setting:
 
 
 def load(job: Job, engine: Nvflare) -> Setting:
-    """Raises ``BadInput`` where the job names clients that are not on the roster."""
+    """Raises ``BadInput`` where the job names clients that are not on the roster, ``MissingExtra`` without nvflare."""
+    certificates.require()
     known = ServerFolder(Path(engine.server)).roster().members
     if unknown := [name for name in job.clients if name not in known]:
         raise BadInput(

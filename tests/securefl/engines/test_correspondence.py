@@ -104,3 +104,22 @@ def test_ids_are_never_the_same() -> None:
     for _ in range(20):
         list(Correspondence(carry, SHORT).exchange({"ada": b"?", "bob": b"?"}))
     assert len(set(seen)) == 40
+
+
+def test_nobody_goes_on_asking_once_nobody_reads() -> None:
+    """Else Ctrl-C in a long round would leave threads that the interpreter waits for."""
+    asked = 0
+
+    def carry(name: str, letter: bytes, seconds: float) -> bytes | None:
+        nonlocal asked
+        asked += 1
+        return town.carry(name, letter, seconds) if name == "bob" else None
+
+    town = Town(["ada", "bob"])
+    answers = Correspondence(carry, Deadlines(600.0, 600.0)).exchange({"ada": b"?", "bob": b"?"})
+    assert next(answers) == ("bob", b"bob?")
+    answers.close()  # type: ignore[attr-defined]
+    time.sleep(0.5)
+    before = asked
+    time.sleep(1.0)
+    assert asked == before
