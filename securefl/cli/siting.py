@@ -50,7 +50,8 @@ def init(
             "read out": f"to the coordinator, on the telephone, the check number {request.check}",
             "identity": grouped(request.key),
             "TLS key": grouped(request.tls_key),
-            "next": f"edit {home.file}, then securefl site check {folder}; once there is an answer, securefl site join",
+            "next": f"edit {home.file}, then securefl site check {folder}",
+            "then": f"with what you are sent: securefl site join {folder} {name}.signed.zip roster.json --roster HASH",
         },
     )
     if as_json:

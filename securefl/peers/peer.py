@@ -12,34 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import RLock
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from protocols.aggregation.messages import ApplyRequest, KeysRequest, Refusal
-from protocols.delivery.messages import (
-    InstallModelRequest,
-    JoinRequest,
-    ReceiveKeyRequest,
-    SealModelRequest,
-    ShareKeyRequest,
-)
+from protocols.aggregation.messages import Refusal
 from protocols.errors import Behind, ConfigurationError, Inconsistent, ProtocolError
-from protocols.primitives import Identity, digest
+from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
 from securefl import protection
-from securefl.announcement import Announcement, public_tag
-from securefl.closing import EndorseRequest, StateRequest
 from securefl.errors import Refused, SecureFLError
 from securefl.peers import baton as batons
-from securefl.peers.baton import Baton, Standing, name_of
+from securefl.peers import handed
+from securefl.peers.baton import Baton, name_of
 from securefl.peers.circle import Circle
+from securefl.peers.gate import Answering, Gate
 from securefl.peers.grants import entitled, grant
 from securefl.peers.journal import Journal
 from securefl.peers.memory import Candidate, Locked, Memory, Open
 from securefl.peers.messages import (
-    Began,
     Fetched,
     FetchRequest,
-    Handed,
     LockRequest,
     Passed,
     Said,
@@ -52,7 +43,6 @@ from securefl.peers.messages import (
     TurnRequest,
     VoteRequest,
 )
-from securefl.peers.turns import turn_of
 from securefl.progress import Tell, nobody
 from securefl.server import Server
 
@@ -60,28 +50,6 @@ Overdue = Callable[[int, int, int], bool]
 """Whether, of a round, all turns from the second number on and before the third have had their time."""
 
 Asked = TypeVar("Asked", TurnRequest, VoteRequest, LockRequest, TakeRequest, FetchRequest, SumRequest)
-
-_AFTER_THE_LAST = frozenset(
-    request.KIND
-    for request in (
-        StateRequest,
-        EndorseRequest,
-        JoinRequest,
-        ShareKeyRequest,
-        ReceiveKeyRequest,
-        SealModelRequest,
-        InstallModelRequest,
-    )
-)
-
-
-class Answering(Protocol):
-    """A client, by its one verb."""
-
-    @property
-    def name(self) -> str: ...
-
-    def handle(self, request: bytes) -> bytes: ...
 
 
 class Peer:
@@ -104,12 +72,12 @@ class Peer:
         self.circle = circle
         self.server = server
         self.memory = memory
-        self._client = client
         self._identity = identity
         self._overdue = overdue
         self._journal = journal or Journal(None)
         self._tell = tell
         self._one_at_a_time = RLock()  # between what is read from the memory and what is written to it
+        self._gate = Gate(client, server, circle, memory, self._one_at_a_time)
         if server.state.round < self.round:  # it stopped between the two
             server.adopt(memory.standing.state)
 
@@ -203,9 +171,9 @@ class Peer:
                 return self._fetched(self._of_run(decode(request, FetchRequest)).round)
             case SumRequest.KIND:
                 asked = self._of_run(decode(request, SumRequest)).round
-                return encode(Sum(self.handed if asked == self.memory.next.round else None))
+                return encode(Sum(self._gate.handed if asked == self.memory.next.round else None))
             case _:
-                return self._of_protocol(sender, request)
+                return self._gate.pass_on(sender, request)
 
     def _of_run(self, asked: Asked) -> Asked:
         if asked.run != self.circle.run:
@@ -221,7 +189,7 @@ class Peer:
             self.memory.note(turn=asked.turn)
             votes = None if open.locked is None else open.locked.votes
             given = grant(self.circle, self.name, self._identity, before, asked.turn, votes)
-            return encode(TurnReply(before.round, given, votes, self._handed_digest))
+            return encode(TurnReply(before.round, given, votes, handed.name_of(self._gate.handed)))
 
     def _check_turn(self, sender: str, turn: int, open: Open) -> None:
         acting = self.circle.acting(open.round, turn)
@@ -275,67 +243,6 @@ class Peer:
         locked = open.locked if round == open.round else None
         return encode(Fetched(self.memory.settled(round), None if locked is None else locked.passed))
 
-    # ---- the protocol
-
-    def _of_protocol(self, sender: str, request: bytes) -> bytes:
-        """The client's answer, to whoever has the turn; after the last round, to all who end the run."""
-        if self.over:
-            if kind(request) not in _AFTER_THE_LAST:
-                raise Refused(f"{sender} asks for more than the plan's {self.circle.plan.rounds} rounds")
-            return self._client.handle(request)
-        with self._one_at_a_time:
-            open = self.memory.next
-            if open.turn < 0 or sender != self.circle.acting(open.round, open.turn):
-                raise Refused(f"{sender} acts as the server, and this peer gave it no turn in round {open.round}")
-            match kind(request):
-                case StateRequest.KIND | EndorseRequest.KIND:
-                    raise Refused(f"{sender} would end the run, of which {self.round} rounds are settled")
-                case KeysRequest.KIND:
-                    self._check_announced(Announcement.decoded(decode(request, KeysRequest).announcement), open)
-                case ApplyRequest.KIND:
-                    return self._handed_down(request, open)
-        return self._client.handle(request)  # which may take long, to train
-
-    def _check_announced(self, announced: Announcement, open: Open) -> None:
-        """That the round is the one whose turn was given, and builds on what is settled."""
-        if (announced.run, announced.round) != (self.circle.run, open.round):
-            raise Refused(
-                f"round {announced.round} of run {announced.run!r} is announced: the turn is round {open.round}'s"
-            )
-        if turn_of(announced.attempt) != open.turn:
-            raise Refused(f"attempt {announced.attempt} of round {open.round} is not one of turn {open.turn}")
-        if self._sealed:  # each client compares the tag with its own model's
-            self.memory.note(began=Began(announced.tag, announced.key_id, announced.evidence))
-        elif public_tag(announced.model) != self.memory.standing.state.tag:
-            raise Refused(f"round {open.round} is announced with another model than the one that is settled")
-
-    def _handed_down(self, request: bytes, open: Open) -> bytes:
-        """A sum is kept before the client agrees to it: whoever acts next hands it out again, and forms no other."""
-        self.memory.note(handed=Handed(request, open.began or _began(self.memory.standing)))
-        reply = self._client.handle(request)
-        if kind(reply) == Refusal.KIND:
-            self.memory.note(handed=open.handed)
-        return reply
-
-    @property
-    def handed(self) -> Handed | None:
-        """The sum of the next round that this peer was handed, or that it formed itself before it stopped."""
-        state, standing = self.server.state, self.memory.standing
-        pending, known = state.pending, self.memory.next.handed
-        if known is None and pending is not None and pending.round == standing.round + 1:
-            return Handed(encode(pending), Began(state.tag, state.key_id, state.evidence))
-        return known
-
-    @property
-    def _handed_digest(self) -> bytes:
-        handed = self.handed
-        return b"" if handed is None else digest("handed", handed.request)
-
     @property
     def _sealed(self) -> bool:
         return protection.protection_of(self.circle.plan).sealed
-
-
-def _began(standing: Standing) -> Began:
-    state = standing.state
-    return Began(state.tag, state.key_id, state.evidence)

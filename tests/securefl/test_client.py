@@ -217,7 +217,7 @@ def test_an_update_with_nan_is_a_dropout_and_the_others_go_on() -> None:
 )
 def test_any_bytes_get_a_refusal_of_one_fixed_word(data: bytes) -> None:
     reply = ANY.handle(data)
-    assert decode(reply, Refusal).reason in ("protocol", "policy", "behind", "failed")
+    assert decode(reply, Refusal).reason in ("protocol", "policy", "behind", "spent", "failed")
     assert "Traceback" not in ANY.errors[-1]
 
 

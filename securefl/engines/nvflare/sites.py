@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from securefl.job.federation import Federation
 
 _GREETING: Final = 5.0  # seconds in which a site that is there says so
+_ASK_AGAIN: Final = 5.0  # seconds until owners who have not decided are asked again
 _LOOK: Final = 1.0  # seconds between looks at who is there
 
 
@@ -92,11 +93,11 @@ class Sites:
                 return
             if time.monotonic() > until:
                 raise Refused(
-                    f"{', '.join(waiting)} have not approved the plan ({plan.digest().hex()}) yet: resume the run once "
-                    "they have"
+                    f"{', '.join(waiting)} have not approved the plan ({plan.digest().hex()}) yet: start the run again "
+                    "once they have; what they approve until then stands"
                 )
             self._tell(f"waiting for {', '.join(waiting)} to approve plan {plan.digest().hex()}")
-            time.sleep(_LOOK)
+            time.sleep(_ASK_AGAIN)  # each answer stands in the owner's log
 
     def exchange(self, round: int) -> Exchange:
         return self._letters.exchange

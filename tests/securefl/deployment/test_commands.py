@@ -79,15 +79,20 @@ def test_a_project_is_set_up_by_its_people(
     pytest.importorskip("nvflare")
     monkeypatch.chdir(tmp_path)
 
+    words = ""
+
     def run(*arguments: str) -> Any:
+        nonlocal words
         assert cli.main([*arguments, "--json"]) == 0
-        return last(capsys.readouterr().out)
+        words, answer = reversed(capsys.readouterr())
+        return last(answer)
 
     made = run("server", "init", "coordinator", "--name", "trial", "--host", "127.0.0.1")
     signed = {}
     for name in ("hospital-1", "hospital-2"):
         asked = run("site", "init", name, "--invitation", made["invitation"], "--name", name, "--org", "Org")
         assert asked["fingerprint"] == made["fingerprint"]
+        assert f"securefl site join {name} {name}.signed.zip roster.json --roster HASH" in words
         Path(name, "site.toml").write_text(SITE_FILE.format(name=name))
         admitted = run("server", "admit", "coordinator", asked["request"], "--yes")
         assert (admitted["check"], admitted["name"]) == (asked["check"], name)

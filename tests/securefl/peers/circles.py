@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from protocols.aggregation.messages import Refusal
 from protocols.aggregation.session import Roster
+from protocols.wire import kind
 from securefl import CKKS, Client, Ledger, LocalOptimizer, SecAgg, Server, Store
 from securefl.account import load_identity
 from securefl.engines.local import Corruption, Silence
@@ -30,7 +33,7 @@ SHIELDS: dict[str, Protection] = {"secagg": SecAgg(colluders=1), "ckks": CKKS(co
 
 @dataclass
 class Table:
-    """Five peers of one run and what they have on disk; ``told``: their owners' logs."""
+    """Five peers of one run and what they have on disk. ``told``: their owners' logs; ``folder``: of ledgers in files."""
 
     cell: str = "secagg"
     rounds: int = 2
@@ -39,6 +42,7 @@ class Table:
     seed: int | None = None
     shield: Protection | None = None
     run: str = RUN
+    folder: Path | None = None
     faults: Sequence[Silence | Corruption | Death] = ()
     watcher: Watcher = field(default_factory=Watcher)
     told: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in NAMES})
@@ -46,11 +50,15 @@ class Table:
     ledgers: dict[str, Ledger] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, (store, _) in self.disks.items():
-            if self.budget is not None:
-                owner = Owner(name, "toy", "record")
-                self.ledgers[name] = Ledger(":memory:", load_identity(store), owner, self.budget)
+        for name in self.disks:
+            self.open_ledger(name)
         self.start()
+
+    def open_ledger(self, name: str) -> None:
+        if self.budget is not None:
+            path = ":memory:" if self.folder is None else self.folder / f"{name}.sqlite"
+            identity = load_identity(self.disks[name][0])
+            self.ledgers[name] = Ledger(path, identity, Owner(name, "toy", "record"), self.budget)
 
     def start(self) -> None:
         """All peers, as after a crash of the machine."""
@@ -98,3 +106,7 @@ class Table:
             sealed = owner.vector(self.run)
             found[name] = sealed.tobytes() if sealed is not None else peer.memory.standing.state.model
         return found
+
+
+def refused(reply: bytes) -> bool:
+    return kind(reply) == Refusal.KIND

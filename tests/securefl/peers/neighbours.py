@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Pipe as connected
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 from torch import nn
@@ -106,7 +106,7 @@ class Neighbours:
     def __init__(self, folders: Mapping[str, SiteFolder]) -> None:
         self.sites: dict[str, Site] = {}
         self.peerings: dict[str, Peering] = {}
-        self._pipes: list[Pipe] = []
+        self._over = Event()
         self._threads: list[Thread] = []
         for name, folder in folders.items():
             diary = Diary(folder.log)
@@ -116,14 +116,12 @@ class Neighbours:
             mine, workers = (Pipe(end) for end in connected())
             self._run(peering.carrier.serve, mine, Ready("job", NAMES))
             self._run(self._carry, workers)
-            self._pipes.append(workers)
             peering.start()
 
     def close(self) -> None:
         for peering in self.peerings.values():
             peering.close()
-        for pipe in self._pipes:
-            pipe.close()
+        self._over.set()
         for thread in self._threads:
             thread.join()
 
@@ -132,13 +130,12 @@ class Neighbours:
         self._threads[-1].start()
 
     def _carry(self, pipe: Pipe) -> None:
-        while True:
-            try:
+        while not self._over.is_set():
+            if pipe.waiting(0.1):
                 call = decoded(pipe.receive())
                 assert isinstance(call, Call)
-                Thread(target=self._deliver, args=(pipe, call)).start()
-            except (Lost, TypeError):  # it is closed from here
-                return
+                Thread(target=self._deliver, args=(pipe, call), daemon=True).start()
+        pipe.close()
 
     def _deliver(self, pipe: Pipe, call: Call) -> None:
         try:

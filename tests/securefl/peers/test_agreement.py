@@ -80,7 +80,7 @@ DEATHS = st.lists(
 )
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(st.integers(0, 2**32), st.sampled_from([12, 30]), DEATHS)
 def test_peers_settle_on_one_baton_a_round(seed: int, one_in: int, deaths: list[Death]) -> None:
     run(seed, one_in, deaths, "secagg")

@@ -13,8 +13,9 @@ from securefl.errors import BadInput, BadJob, NotARun
 from securefl.job import Job
 from securefl.peers.faults import Death
 from securefl.peers.run import PeersRun, deaths, demonstration
+from securefl.report import declared
 from securefl.run import Run
-from securefl.settings import InTurn
+from securefl.settings import InTurn, InTurnApart
 from securefl.verification import verified
 
 
@@ -110,3 +111,9 @@ def test_peers_at_sites_are_begun_otherwise(tmp_path: Path, capsys: pytest.Captu
     path.write_text(demo().to_toml())
     assert cli.main(["run", str(path), "--peers", "--engine", "nvflare", "--server", str(tmp_path)]) == 2
     assert "securefl site propose" in capsys.readouterr().err
+
+
+def test_the_report_of_a_run_at_sites_says_who_saw_times() -> None:
+    found = declared.of_engine(InTurnApart())
+    assert found.kind == "timing" and found.text.startswith("whoever acted as the server saw how long")
+    assert settings.apart(InTurnApart()) and not settings.apart(InTurn())
