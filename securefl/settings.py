@@ -85,6 +85,11 @@ def apart(engine: Engine) -> bool:
     return isinstance(engine, Nvflare | InTurnApart)
 
 
+def in_turn(engine: Engine) -> bool:
+    """Whether there is no server: its clients act as one in turn."""
+    return isinstance(engine, InTurn | InTurnApart)
+
+
 def write(engine: Engine, folder: Path) -> None:
     run_folder.write(folder / ENGINE, msgspec.json.encode(engine))
 
@@ -96,7 +101,11 @@ def read(folder: Path) -> Engine:
         return found
     except FileNotFoundError:
         return EMBEDDED
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise NotARun(
+            f"{folder / ENGINE} cannot be read ({error.strerror}): check what it is and who may read it"
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotARun(f"{folder / ENGINE} is damaged ({error}): restore it from a backup") from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from securefl.deployment.checks import near_their_end, of_server, of_site
+from securefl.deployment.checks import Finding, near_their_end, of_server, of_site
 from securefl.deployment.site_folder import SiteFolder
 from securefl.privacy.ledger import Ledger, Owner
 from securefl.privacy.mechanism import DPSGD, Budget
