@@ -15,7 +15,7 @@ from securefl.precision import Facts, facts
 
 _CORE: Final = ("torch", "opacus", "cryptography", "tenseal", "numpy", "dp-accounting", "msgspec", "safetensors")
 _CORE_MORE: Final = ("typer", "rich", "jinja2", "matplotlib", "scipy", "scikit-learn")
-_EXTRAS: Final = {"nvflare": "nvflare", "ray": "ray", "llm": "transformers"}
+_EXTRAS: Final = {"nvflare": "nvflare", "ray": "ray", "llm": "transformers", "metrics": "prometheus_client"}
 _FEATURES: Final = ("aes", "vaes", "pclmulqdq", "vpclmulqdq", "avx2", "avx512f", "sha_ni")
 
 

@@ -69,17 +69,21 @@ class Jobs:
     def _open(self) -> Iterator[Any]:
         try:
             from nvflare.fuel.flare_api.flare_api import new_secure_session
-            from nvflare.tool.cli_output import set_output_format
+            from nvflare.fuel.hci.client.api import AdminAPI
         except ImportError as error:
             raise MissingExtra("--engine nvflare", "nvflare") from error
         try:
             if self._session is None:
-                set_output_format("json")  # it prints as it connects: not to stdout, which may be a program's
+                AdminAPI._print_hci = _unsaid
                 self._session = new_secure_session(self._user, str(self._kit), timeout=_PATIENCE)
             yield self._session
         except Exception as error:  # its own errors have no common type
             self.close()
             raise Unreachable(f"the nvflare server: {type(error).__name__}: {error}") from error
+
+
+def _unsaid(self: object, what: str) -> None:
+    """In the place of what nvflare prints as it connects: whoever started a run hears it from us."""
 
 
 def write(folder: Path) -> None:
