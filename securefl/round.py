@@ -60,7 +60,7 @@ def conduct(server: Server, parties: Parties, rounds: int | None, transcript: Tr
 
 
 def one_round(server: Server, parties: Parties, transcript: Transcript, left_out: LeftOut) -> RoundRecord:
-    """The next round of a server; who is named in it joins ``left_out``. Raises ``RoundFailed`` and ``BudgetExceeded``."""
+    """The next round of a server; who is named in it joins ``left_out``. Raises as :func:`federate` does."""
     started = time.perf_counter()
     transcript.count_anew()
     number = server.round_number + 1

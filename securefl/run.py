@@ -26,6 +26,7 @@ from securefl.job import Job
 from securefl.parties import Carried, Held, Setting
 from securefl.plan import Plan
 from securefl.progress import Watcher
+from securefl.protection import KINDS
 from securefl.records import RoundRecord, Summary
 from securefl.report import declared, facts
 from securefl.report.canonical import many
@@ -155,6 +156,11 @@ class Run:
         return self._server.plan
 
     @property
+    def visibility(self) -> str:
+        """Who can see what, in a sentence."""
+        return KINDS[self.job.protection.kind].visibility
+
+    @property
     def id(self) -> str:
         """The run's id, as ledgers have it."""
         return self._server.run
@@ -274,7 +280,8 @@ class Run:
             self._server
         )
         per_client_round = len(self.plan.clients) * max(len(self.history), 1)
-        budget = None if settings.apart(settings.read(self.folder)) else self.job.budget
+        engine = settings.read(self.folder)
+        budget = None if settings.apart(engine) else self.job.budget
         return Summary(
             accuracy=self._accuracy(held),
             accuracy_centralised=self._twin(),
@@ -287,8 +294,8 @@ class Run:
             dropouts_recovered=sum(len(record.recovered) for record in self.history),
             upload_bytes=sum(sum(record.upload_bytes.values()) for record in self.history) // per_client_round,
             download_bytes=sum(sum(record.download_bytes.values()) for record in self.history) // per_client_round,
-            server_view=server_view(self.plan, self._server.round_number, facts.traffic(self.folder)),
-            hazards=declared.of_run(self.job, settings.read(self.folder)),
+            server_view=server_view(self.plan, self._server.round_number, facts.traffic(self.folder), engine),
+            hazards=declared.of_run(self.job, engine),
             seconds=sum(record.seconds for record in self.history),
             run=str(self.folder),
             model="at the clients" if held is None else str(held.path),

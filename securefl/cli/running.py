@@ -194,10 +194,10 @@ def _finish(run: Run, console: Console, screen: Screen, as_json: bool) -> None:
     """Everything that remains of a run, in view."""
     from securefl import display
     from securefl.precision import facts
-    from securefl.protection import KINDS, parameters
+    from securefl.protection import parameters
 
     job = run.job
-    display.opening(console, job, KINDS[job.protection.kind].visibility, facts(parameters(run.plan)))
+    display.opening(console, job, run.visibility, facts(parameters(run.plan)))
     with console.status("reading the ledgers", spinner="line"):
         carried = run.carried_over()
     display.carried_over(console, job, carried)

@@ -1,4 +1,4 @@
-"""The folder of one run without a server, at one of its sites: job, plan, and what this peer keeps and reports of it."""
+"""The folder of one run without a server, at one of its sites: job, plan, what this peer keeps and reports."""
 
 from __future__ import annotations
 

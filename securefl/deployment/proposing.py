@@ -1,4 +1,4 @@
-"""How a site's owner proposes a run without a server: a folder that its client process finds, and shows to the others."""
+"""How a site's owner proposes a run without a server: its client process finds a folder, and shows it to the others."""
 
 from __future__ import annotations
 

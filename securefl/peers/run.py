@@ -27,6 +27,7 @@ from securefl.peers.journal import Journal
 from securefl.peers.local import AllPeers
 from securefl.peers.memory import Memory
 from securefl.peers.peer import Overdue, Peer
+from securefl.peers.words import visibility
 from securefl.progress import Tell, Watcher, nobody
 from securefl.records import RoundRecord, Summary
 from securefl.run import Run
@@ -199,6 +200,10 @@ class PeersRun(Run):
         for baton in everyone.rounds():
             own.add(baton)
             yield self._noted(baton)
+
+    @property
+    def visibility(self) -> str:
+        return visibility(self.plan.protection)
 
     def finish(self) -> Summary:
         """As of any run, by whoever acted last."""

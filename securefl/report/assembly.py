@@ -9,6 +9,7 @@ from typing import TypeVar
 from msgspec.structs import astuple
 
 from securefl import precision, settings
+from securefl.peers.words import visibility
 from securefl.plan import Plan
 from securefl.privacy import accountant
 from securefl.privacy.mechanism import NEIGHBOURS, SGD, Mechanism
@@ -65,7 +66,7 @@ def assemble(facts: Facts, software: Software, created: str = "unknown", violati
         utility=_utility(facts),
         rounds=tuple(_round(record) for record in facts.history),
         aggregation=_aggregation(facts),
-        sights=parties.sights(plan, tested),
+        sights=parties.sights(plan, tested, settings.in_turn(facts.engine)),
         server_view=_view(facts),
         traffic=facts.traffic,
         data=_data(facts),
@@ -221,8 +222,8 @@ def _aggregation(facts: Facts) -> Aggregation:
     plan, kind = facts.plan, KINDS[facts.plan.protection]
     return Aggregation(
         protection=plan.protection,
-        visibility=kind.visibility,
-        threat_model=parties.threat_model(plan),
+        visibility=visibility(plan.protection) if settings.in_turn(facts.engine) else kind.visibility,
+        threat_model=parties.threat_model(plan, settings.in_turn(facts.engine)),
         assumptions=parties.assumptions(plan),
         minimum=plan.minimum,
         threshold=rules(plan).threshold_for(len(plan.clients)) if kind.masked else "none",
@@ -239,7 +240,7 @@ def _view(facts: Facts) -> View | Unknown:
     """Counted here from the transcript, and not taken from what the server says of itself."""
     if facts.summary is None:
         return "unknown"
-    return View(*astuple(view.server_view(facts.plan, len(facts.history), facts.traffic)))
+    return View(*astuple(view.server_view(facts.plan, len(facts.history), facts.traffic, facts.engine)))
 
 
 def _data(facts: Facts) -> Data:

@@ -69,9 +69,13 @@ _MASKS: Final = (
 _RING: Final = "Ring-LWE of the stated degree and modulus is hard."
 
 
-def sights(plan: Plan, tested: bool) -> tuple[Sight, ...]:
-    """What each party of a run can read. ``tested``: whether there is a public test set."""
+def sights(plan: Plan, tested: bool, in_turn: bool = False) -> tuple[Sight, ...]:
+    """What each party of a run can read. ``tested``: whether there is a public test set; ``in_turn``: there is no
+    server, and whoever acts as one is a client.
+    """
     found = PARTIES[plan.protection]
+    if in_turn:
+        return _without_a_server(plan, found)
     told = ", and the accuracy that clients report" if tested and KINDS[plan.protection].sealed else ""
     return (
         _sight("the server", found.server, f"who took part, when, and the size of messages{told}"),
@@ -81,11 +85,26 @@ def sights(plan: Plan, tested: bool) -> tuple[Sight, ...]:
     )
 
 
-def threat_model(plan: Plan) -> str:
+def _without_a_server(plan: Plan, found: Parties) -> tuple[Sight, ...]:
+    alone = "the client that acts as the server"
+    more = plan.colluders - 1
+    together = f"it and {'one more client' if more == 1 else f'{more} more clients'}"
+    return (
+        _sight(alone, found.collusion, "who took part, when, and the size of messages"),
+        _sight("another client", found.client, "who took part, and how many charges each ledger has"),
+        *((_sight(together, found.collusion, "what these clients contributed"),) if more else ()),
+        _sight("whoever has the final model", Views(NOTHING, NOTHING, READS), "this report"),
+    )
+
+
+def threat_model(plan: Plan, in_turn: bool = False) -> str:
     """Against whom the protocol keeps what the sights say, in a sentence or two."""
     if KINDS[plan.protection].masked:
+        whom, others = "a server that deviates from the protocol", plan.colluders
+        if in_turn:
+            whom, others = "a client that deviates as it acts as the server", plan.colluders - 1
         return (
-            f"Holds against a server that deviates from the protocol, {_working_with_it(plan)}. It gets one sum of at "
+            f"Holds against {whom}, {_working_with_it(others)}. It gets one sum of at "
             f"least {plan.minimum} updates for each key list. With more colluders, nothing is promised."
         )
     if KINDS[plan.protection].sealed:
@@ -108,8 +127,8 @@ def _colluders(plan: Plan) -> str:
     return "the server and one client together" if plan.colluders < 2 else f"the server and {plan.colluders} clients"
 
 
-def _working_with_it(plan: Plan) -> str:
-    match plan.colluders:
+def _working_with_it(colluders: int) -> str:
+    match colluders:
         case 0:
             return "alone: no client works with it"
         case 1:

@@ -96,7 +96,7 @@ def _summary(facts: Facts) -> Iterator[str]:
         budget_epsilon=budget.epsilon if budget else None,
         delta=budget.delta if budget else None,
         epsilon=max(said.epsilon_by_client.values(), default=None),
-        server_view=view.server_view(facts.plan, len(rounds), facts.traffic),
+        server_view=view.server_view(facts.plan, len(rounds), facts.traffic, facts.engine),
         hazards=tuple(map(hazards.of, said.hazards)),
     )
     for name in said.__struct_fields__:

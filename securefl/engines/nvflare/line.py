@@ -19,6 +19,8 @@ from protocols.errors import MalformedMessage
 from securefl.engines.nvflare.frames import SOCKET, Back, Call, Ready, decoded, encoded
 from securefl.engines.nvflare.jobs import Jobs, Unreachable
 from securefl.engines.pipe import Door, Lost, Pipe
+from securefl.run_lock import Lock as Folder
+from securefl.run_lock import lock
 
 _START: Final = 60.0  # seconds that a submitted job may take until it is ready
 _LOOK: Final = 1.0  # seconds between looks at a job that is not ready
@@ -46,6 +48,7 @@ class Line:
         self, kit: Path, jobs: Jobs, sites: Collection[str], tell: Callable[[str], None] = lambda what: None
     ) -> None:
         self._jobs, self._sites, self._tell = jobs, frozenset(sites), tell
+        self._held: Folder | None = lock(kit)  # two at one server would each end the other's job
         self._door = Door(kit / SOCKET)
         self._changed = Condition()
         self._connected: _Connected | None = None
@@ -97,8 +100,8 @@ class Line:
                 self._replace(connected, back)
 
     def close(self) -> None:
-        """End the job."""
-        self._open = False
+        """End the job, and let others have the server."""
+        self._open, self._held = False, None
         if (connected := self._connected) is not None:
             connected.pipe.close()
         self._door.close()

@@ -20,7 +20,6 @@ from securefl.global_state import Measured
 from securefl.parties import Carried, Held
 from securefl.plan import Plan
 from securefl.progress import Tell, nobody
-from securefl.run_lock import lock
 from securefl.server import Server
 from securefl.settings import Nvflare
 
@@ -66,7 +65,6 @@ class Sites:
         roster = folder.roster().pinned()
         self.roster: Mapping[str, bytes] = {name: roster.public_key(name) for name in job.clients}
         self._engine, self._tell = engine, tell
-        self._held = lock(folder.kit)  # two coordinators would each end the other's job
         admin = kit.admin(folder.admin)
         self._line = Line(folder.kit, Jobs(Path(admin.location), admin.username), job.clients, tell)
         self._letters = Correspondence(self._line.carry, engine.deadlines, folder.identity().sign)

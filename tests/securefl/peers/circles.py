@@ -33,7 +33,7 @@ SHIELDS: dict[str, Protection] = {"secagg": SecAgg(colluders=1), "ckks": CKKS(co
 
 @dataclass
 class Table:
-    """Five peers of one run and what they have on disk. ``told``: their owners' logs; ``folder``: of ledgers in files."""
+    """Five peers of one run and what is on their disks. ``told``: owners' logs; ``folder``: of ledgers in files."""
 
     cell: str = "secagg"
     rounds: int = 2

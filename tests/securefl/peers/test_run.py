@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from securefl import cli, job, settings
+from securefl import cli, job, report, settings
 from securefl.errors import BadInput, BadJob, NotARun
 from securefl.job import Job
 from securefl.peers.faults import Death
@@ -40,6 +40,12 @@ def test_a_run_is_stopped_gone_on_with_and_leaves_every_peer_the_whole_record(tm
         assert own == {(folder / name).read_bytes()}
     verdict = verified(folder)
     assert verdict.problems == ()
+    view = summary.server_view  # whoever acted holds the clients' key, where there is one
+    assert (view.updates_readable, view.sums_readable, view.models_readable) == (0, 3, 3)
+    written = report.read(folder)
+    assert written.aggregation.visibility.startswith(f"{cell}, without a server")
+    assert written.aggregation.threat_model.startswith("Holds against a client that deviates as it acts as the server,")
+    assert written.sights[0].party == "the client that acts as the server" and written.sights[0].total == "reads it"
 
 
 def test_a_peer_whose_journal_was_cut_short_writes_it_again(tmp_path: Path) -> None:
