@@ -60,7 +60,7 @@ def of_server(server: ServerFolder, now: datetime | None = None) -> Iterator[Fin
 
 def near_their_end(kit_folder: Path, now: datetime | None = None) -> Iterator[str]:
     """Warnings, for whoever starts this kit, of certificates in it that expire soon or have expired."""
-    for path in sorted((kit_folder / "startup").glob("*.crt")) + [kit_folder / "startup" / "rootCA.pem"]:
+    for path in (*sorted((kit_folder / "startup").glob("*.crt")), kit_folder / "startup" / "rootCA.pem"):
         for found in _certificate(path.name, path, now):
             if found.level != "ok":
                 yield f"{found.level}: {path}: {found.text}"
