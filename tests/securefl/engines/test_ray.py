@@ -284,6 +284,7 @@ def test_what_a_recipe_raises_is_raised_here(ray: ModuleType) -> None:
     assert "in an actor:\nTraceback" in refusal.value.__notes__[0]
 
 
+@pytest.mark.slow
 def test_a_recipe_that_ends_the_process_is_said_to(ray: ModuleType) -> None:
     with pytest.raises(BadInput, match="an actor ended while its clients were made"):
         Actors(EIGHT, ending, Ray(Resources(1, cpus=0.1)))
@@ -361,6 +362,7 @@ except MissingExtra as error:
 # ---- runs in a folder
 
 
+@pytest.mark.slow
 def test_a_run_is_begun_resumed_and_verified_on_its_engine(ray: ModuleType, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     begun = Run.create(toy.job(), folder, engine=TWO)
