@@ -172,6 +172,7 @@ def test_the_same_clients_end_in_the_same_model_as_in_one_process(keep: Keep) ->
     assert found[1].dropped == {"bob": "exchange 2"} and found[1].recovered == ("bob",)
 
 
+@pytest.mark.slow
 def test_no_more_clients_are_asked_than_there_are_actors_until_a_reply_is_taken(tmp_path: Path, keep: Keep) -> None:
     """However long the requests are. And two actors share a GPU, where each asked for a half."""
     asked: list[str] = []
@@ -196,6 +197,7 @@ def test_no_more_clients_are_asked_than_there_are_actors_until_a_reply_is_taken(
 # ---- who is lost, and who is late
 
 
+@pytest.mark.slow
 def test_a_lost_actor_is_a_dropout_and_its_clients_go_on_from_their_stores(tmp_path: Path, keep: Keep) -> None:
     """Those in other actors keep their sessions, keys and process."""
     heard: list[str] = []
@@ -277,6 +279,7 @@ def test_a_late_actor_is_left_out_until_it_is_done(tmp_path: Path, keep: Keep) -
 # ---- how actors are started
 
 
+@pytest.mark.slow
 def test_what_a_recipe_raises_is_raised_here(ray: ModuleType) -> None:
     with pytest.raises(BudgetExceeded, match=r"client-3: budget refused: spent epsilon 1\.000") as refusal:
         Actors(EIGHT, over_budget, Ray(Resources(1, cpus=0.1)))
