@@ -89,6 +89,30 @@ class Parties(Protocol):
         ...
 
 
+class Unseen:
+    """What is seen of clients whose owners run them elsewhere: nothing, until they sign it at the end."""
+
+    def epsilon(self, server: Server) -> dict[str, float]:
+        """What owners have spent is in their ledgers."""
+        return {}
+
+    def measured(self, run: str, round: int) -> Measured | None:
+        return None
+
+    def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
+        """Owners keep their figures to themselves."""
+
+    def carried_over(self, run: str, plan: Plan) -> dict[str, Carried]:
+        return {}
+
+    def models(self, run: str, round: int) -> Sequence[Held]:
+        """Where only they can read it, sites write the model into their own folders."""
+        return ()
+
+    def records(self) -> Sequence[Dataset]:
+        return ()
+
+
 class Setting(Protocol):
     """What a job's code gives to whoever coordinates it, and how its clients are found."""
 

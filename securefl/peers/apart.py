@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -13,8 +13,7 @@ from protocols.wire import kind
 from securefl.closing import EndorseRequest
 from securefl.engines.correspondence import Carry, Correspondence, Deadlines
 from securefl.errors import RoundFailed
-from securefl.global_state import Measured
-from securefl.parties import Carried, Held
+from securefl.parties import Unseen
 from securefl.peers.acting import Acting
 from securefl.peers.clock import Clock
 from securefl.peers.gathering import Overtaken
@@ -26,12 +25,12 @@ from securefl.progress import Tell, nobody
 from securefl.server import Server
 
 if TYPE_CHECKING:
-    from securefl.data import Dataset
+    pass
 
 _GREETING: Final = 5.0  # seconds in which a peer that is there says so
 
 
-class Others:
+class Others(Unseen):
     """The other peers, by letters, and this one beside them. As parties: of the others nothing can be seen."""
 
     def __init__(self, roster: Mapping[str, bytes], own: str, carry: Carry, deadlines: Deadlines) -> None:
@@ -63,25 +62,6 @@ class Others:
 
     def present(self, plan: Plan) -> frozenset[str]:
         return frozenset(plan.clients)
-
-    def epsilon(self, server: Server) -> dict[str, float]:
-        """What owners have spent is in their ledgers, and in what they sign at the end."""
-        return {}
-
-    def measured(self, run: str, round: int) -> Measured | None:
-        return None
-
-    def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
-        """Owners keep their figures to themselves until they sign them."""
-
-    def carried_over(self, run: str, plan: Plan) -> dict[str, Carried]:
-        return {}
-
-    def models(self, run: str, round: int) -> Sequence[Held]:
-        return ()
-
-    def records(self) -> Sequence[Dataset]:
-        return ()
 
     def close(self) -> None:
         pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,8 +16,7 @@ from securefl.engines.nvflare import certificates, kit
 from securefl.engines.nvflare.jobs import Jobs
 from securefl.engines.nvflare.line import Line
 from securefl.errors import BadInput, Refused
-from securefl.global_state import Measured
-from securefl.parties import Carried, Held
+from securefl.parties import Unseen
 from securefl.plan import Plan
 from securefl.progress import Tell, nobody
 from securefl.server import Server
@@ -58,7 +57,7 @@ def load(job: Job, engine: Nvflare) -> Setting:
     return Setting(federation, federation.test() if federation.test else None, engine)
 
 
-class Sites:
+class Sites(Unseen):
     """Clients at sites, over NVIDIA FLARE. ``tell`` hears how the line fares, for whoever watches."""
 
     def __init__(self, job: Job, folder: ServerFolder, engine: Nvflare, tell: Tell = nobody) -> None:
@@ -116,26 +115,6 @@ class Sites:
                 return there
             self._tell(f"waiting for {', '.join(missing)} to be reached: {plan.minimum} clients are needed")
             time.sleep(_LOOK)
-
-    def epsilon(self, server: Server) -> dict[str, float]:
-        """Nothing: what owners have spent is in their ledgers, and in what they sign at the end."""
-        return {}
-
-    def measured(self, run: str, round: int) -> Measured | None:
-        return None
-
-    def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
-        """Owners keep their figures to themselves until they sign them."""
-
-    def carried_over(self, run: str, plan: Plan) -> dict[str, Carried]:
-        return {}
-
-    def models(self, run: str, round: int) -> Sequence[Held]:
-        """Where only they can read it, sites write the model into their own folders."""
-        return ()
-
-    def records(self) -> Sequence[Dataset]:
-        return ()
 
     def close(self) -> None:
         self._line.close()
