@@ -39,7 +39,7 @@ def test_folders_are_private_and_so_are_keys(project: Deployed) -> None:
 
 def test_nothing_is_left_of_how_it_was_made(project: Deployed) -> None:
     assert sorted(path.name for path in project.server.path.iterdir()) == [
-        *("admin", "admitted", "authority", "invitation.json", "kit", "members", "roster.json", "runs"),
+        *("admin", "admitted", "authority", "invitation.json", "keep.sqlite", "kit", "members", "roster.json", "runs"),
     ]
     assert sorted(path.name for path in project.path.iterdir()) == ["coordinator", *NAMES]
 
