@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from securefl import training, vector
+from securefl import objective, training, vector
 from securefl.data import Dataset
 from securefl.errors import BadInput
 from securefl.mishaps import LostRecords, Tell, unheard
@@ -21,19 +21,23 @@ _ROWS_AT_ONCE = 4096
 
 
 def accuracy(module: nn.Module, data: Dataset) -> float:
-    """The share of records whose largest output is their label's. Exact, so only for data declared public."""
+    """The share of records, or of their tokens, that are predicted right (:func:`securefl.objective.right`).
+
+    Exact, so only for data declared public.
+    """
+    weights = objective.weight(data.labels)
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            right = sum(_right(module, data, start) for start in range(0, len(data), _ROWS_AT_ONCE))
+            right = [_right(module, data, start) for start in range(0, len(data), _ROWS_AT_ONCE)]
     finally:
         module.train(was_training)
-    return right / len(data)
+    return float(weights @ np.concatenate(right) / max(weights.sum(), 1.0))
 
 
 def sums(module: nn.Module, data: Dataset, loss_bound: float, tell: Tell = unheard) -> NDArray[np.float64]:
-    """How many records are predicted right, and the sum of their cross-entropies, each cut off at ``loss_bound`` and
+    """How many records are predicted right, and the sum of their losses, each cut off at ``loss_bound`` and
     divided by it; shape (2,). What one record adds is between 0 and 1 in each: nothing and 1 where its loss is not
     finite, or the model's code fails on it, since failing as a whole would tell that there is such a record: ``tell``
     hears of those, at the owner's.
@@ -86,8 +90,8 @@ def centralised_accuracy(
 
 def _added(
     module: nn.Module,
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    features: NDArray[np.generic],
+    labels: NDArray[np.generic],
     loss_bound: float,
     lost: LostRecords,
 ) -> NDArray[np.float64]:
@@ -95,8 +99,8 @@ def _added(
     try:
         filled = padded(Batch(torch.from_numpy(features), torch.from_numpy(labels)), _ROWS_AT_ONCE)
         outputs, expected = module(filled.features)[: len(labels)], torch.from_numpy(labels)
-        losses = nn.functional.cross_entropy(outputs, expected, reduction="none").double()
-        right = (outputs.argmax(dim=1) == expected) & losses.isfinite()
+        losses = objective.losses(outputs, expected).double()
+        right = objective.right(outputs, expected) * losses.isfinite()
         return np.array([float(right.sum()), float((losses / loss_bound).nan_to_num(nan=1.0).clamp(0, 1).sum())])
     except Exception as error:
         if len(labels) == 1:
@@ -107,11 +111,8 @@ def _added(
     return found
 
 
-def _right(module: nn.Module, data: Dataset, start: int) -> int:
-    outputs, labels = _outputs(module, data, start)
-    return int((outputs.argmax(dim=1) == labels).sum())
-
-
-def _outputs(module: nn.Module, data: Dataset, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _right(module: nn.Module, data: Dataset, start: int) -> NDArray[np.float64]:
     rows = slice(start, start + _ROWS_AT_ONCE)
-    return module(torch.from_numpy(data.features[rows])), torch.from_numpy(data.labels[rows])
+    outputs = module(torch.from_numpy(data.features[rows]))
+    found: NDArray[np.float64] = objective.right(outputs, torch.from_numpy(data.labels[rows])).numpy()
+    return found

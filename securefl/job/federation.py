@@ -144,6 +144,9 @@ def _paired(call: str, result: object) -> Dataset:
     features, labels = np.asarray(result[0]), np.asarray(result[1])
     if not np.issubdtype(features.dtype, np.number):
         raise BadInput(f"{call} returned features of type {features.dtype}: turn every column into numbers")
-    if labels.ndim != 1 or not np.array_equal(labels, labels.astype(np.int64)):
-        raise BadInput(f"{call} returned labels that are not one list of class numbers 0, 1, 2, ...")
-    return Dataset(features.astype(np.float32), labels.astype(np.int64))
+    if not (np.issubdtype(labels.dtype, np.number) or labels.dtype == bool) or labels.ndim not in (1, 2):
+        raise BadInput(
+            f"{call} returned labels of type {labels.dtype} and shape {labels.shape}: "
+            "return class numbers 0, 1, 2, ... as integers, or real numbers as floats, one row a record"
+        )
+    return Dataset(features.astype(np.float32), labels)

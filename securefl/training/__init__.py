@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from securefl import vector
+from securefl import objective, vector
 from securefl.data import Dataset
 from securefl.errors import BadInput, TrainingFailed, UnsupportedModel
 from securefl.mishaps import Tell, unheard
@@ -66,17 +66,13 @@ def check(module: nn.Module) -> None:
 
 
 def classes(module: nn.Module, data: Dataset) -> int:
-    """How many outputs the model has for records of this shape: counted on a row of zeros."""
-    local = copy.deepcopy(module).eval()
-    with torch.no_grad():
-        return outputs(local, made_up(data, 1, device_of(local)).features).shape[1]
+    """How many outputs the model has for a record of this shape, or for a token of one: counted on a row of zeros."""
+    return _outputs_for_nothing(module, data).shape[-1]
 
 
 def check_labels(module: nn.Module, data: Dataset) -> None:
     """Raise ``BadInput`` for labels that the model has no output for."""
-    count = classes(module, data)
-    if not 0 <= int(data.labels.min()) <= int(data.labels.max()) < count:
-        raise BadInput(f"labels must be 0 to {count - 1}, one for each of the model's outputs")
+    objective.check_labels(data.labels, _outputs_for_nothing(module, data))
 
 
 def check_apart(module: nn.Module, data: Dataset) -> None:
@@ -85,9 +81,9 @@ def check_apart(module: nn.Module, data: Dataset) -> None:
     Finds most of what mixes records, by hand or by a layer such as ``Softmax(dim=0)``; not what does so for some only.
     """
     local = copy.deepcopy(module).eval().to("cpu")
-    alone = made_up(data, 3, device_of(local)).features
-    beside = alone.clone()
-    beside[1:] = 1
+    alone = made_up(data, 3, device_of(local))
+    beside = alone._replace(features=alone.features.clone())
+    beside.features[1:] = 1
     with torch.no_grad():
         one, other = outputs(local, alone)[0], outputs(local, beside)[0]
     if not torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True):
@@ -137,6 +133,12 @@ def train(
     if not np.isfinite(update).all():
         raise TrainingFailed("training ended in NaN or infinity: lower the learning rate, check the features' scale")
     return update
+
+
+def _outputs_for_nothing(module: nn.Module, data: Dataset) -> torch.Tensor:
+    local = copy.deepcopy(module).eval()
+    with torch.no_grad():
+        return outputs(local, made_up(data, 1, device_of(local)))
 
 
 def _moved(module: nn.Module, device: str) -> nn.Module:

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from securefl.data import Dataset
-from securefl.errors import UnsupportedModel
+from securefl.objective import check_outputs, losses
 
 LANES: Final = 16
 """Rows that kernels are given at least, and in multiples of which."""
 
 
 class Batch(NamedTuple):
-    """Records on one device: features of shape (n, ...), class indices of shape (n,)."""
+    """Records on one device: features and labels of shape (n, ...)."""
 
     features: torch.Tensor
     labels: torch.Tensor
@@ -31,8 +31,8 @@ def take(data: Dataset, rows: NDArray[np.int64], device: torch.device) -> Batch:
 
 def made_up(data: Dataset, count: int, device: torch.device) -> Batch:
     """``count`` rows of zeros in the shape of the data: they tell time and memory, and nothing of any record."""
-    features = torch.zeros((count, *data.features.shape[1:]), device=device)
-    return Batch(features, torch.zeros(count, dtype=torch.int64, device=device))
+    parts = (torch.from_numpy(np.zeros((count, *part.shape[1:]), part.dtype)) for part in (data.features, data.labels))
+    return Batch(*(part.to(device) for part in parts))
 
 
 def pieces(rows: NDArray[np.int64], at_once: int) -> Iterator[NDArray[np.int64]]:
@@ -50,8 +50,7 @@ def padded(batch: Batch, at_once: int) -> Batch:
     missing = min(-(-count // LANES) * LANES, max(at_once, count)) - count
     if not missing:
         return batch
-    features = batch.features.new_zeros((missing, *batch.features.shape[1:]))
-    return Batch(torch.cat([batch.features, features]), torch.cat([batch.labels, batch.labels.new_zeros(missing)]))
+    return Batch(*(torch.cat([part, part.new_zeros((missing, *part.shape[1:]))]) for part in batch))
 
 
 def single(batch: Batch) -> Iterator[Batch]:
@@ -61,18 +60,14 @@ def single(batch: Batch) -> Iterator[Batch]:
 
 
 def loss(module: nn.Module, batch: Batch) -> torch.Tensor:
-    """Cross-entropy, summed over the batch. Raises ``UnsupportedModel`` as ``outputs`` does."""
-    return nn.functional.cross_entropy(outputs(module, batch.features), batch.labels, reduction="sum")
+    """The records' losses, summed over the batch. Raises ``UnsupportedModel`` as ``outputs`` does."""
+    return losses(outputs(module, batch), batch.labels).sum()
 
 
-def outputs(module: nn.Module, features: torch.Tensor) -> torch.Tensor:
-    """One row a record and one column a class; raises ``UnsupportedModel`` for anything else."""
-    found: torch.Tensor = module(features)
-    if found.ndim != 2 or len(found) != len(features) or found.shape[1] < 2:
-        raise UnsupportedModel(
-            f"for {len(features)} records the model returned shape {tuple(found.shape)}: "
-            "return one row a record and one column a class, at least two"
-        )
+def outputs(module: nn.Module, batch: Batch) -> torch.Tensor:
+    """What the model says of each record; raises ``UnsupportedModel`` where its shape does not fit the labels."""
+    found: torch.Tensor = module(batch.features)
+    check_outputs(found, batch.labels)
     return found
 
 

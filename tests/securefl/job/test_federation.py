@@ -25,8 +25,8 @@ def load(client):
 def words(client):
     return np.array([["a", "b"]]), [0]
 
-def halves(client):
-    return np.ones((2, 2)), [0.5, 1.0]
+def named(client):
+    return np.ones((2, 2)), ["ill", "well"]
 
 def nothing(client=None):
     return None
@@ -100,7 +100,7 @@ def test_code_that_cannot_be_named_is_refused(module: str, name: str, words: str
     [
         ("load", "broken", "OSError: disk on fire"),
         ("words", "a", "turn every column into numbers"),
-        ("halves", "a", "class numbers 0, 1, 2"),
+        ("named", "a", "class numbers 0, 1, 2"),
         ("nothing", "a", "return (features, labels)"),
     ],
 )
