@@ -36,6 +36,12 @@ _REFUSED = "refused rounds"
 _RUNS_COUNTED = 1000  # the newest: whoever may announce rounds can name runs without end
 
 
+def most_charged(plan: Plan) -> int:
+    """How many attempts of one run of a plan a client is charged for at most."""
+    most = plan.participations
+    return max(ATTEMPTS * most, most + _SPARE_ATTEMPTS)
+
+
 def load_identity(store: Store, random: Random = os.urandom) -> Identity:
     """The Ed25519 identity in a store, made there if it has none. Whoever has the file can speak as this client."""
     secret = store.get(_IDENTITY, length=32)
@@ -102,10 +108,10 @@ class Account:
         self._runs.add(run)
         of_plan = sum(entry.run in self._runs for entry in entries[self._accepted_at :])
         charged = max(sum(entry.run == run for entry in entries), of_plan)
-        if charged >= max(ATTEMPTS * plan.rounds, plan.rounds + _SPARE_ATTEMPTS):
+        if charged >= most_charged(plan):
             raise Refused(
-                f"for this plan of {plan.rounds} rounds {charged} attempts were charged: ask why so many failed, or "
-                "who else asks, and accept a new run if it is to go on"
+                f"for this plan of {plan.participations} rounds a client {charged} attempts were charged: ask why so "
+                "many failed, or who else asks, and accept a new run if it is to go on"
             )
         try:
             self.check(plan, 1)

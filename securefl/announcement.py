@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from securefl.errors import BadInput
 from securefl.plan import Plan
 
 # Both stand in ledgers and statements, and are shown to people: short, printable, and numbers that JSON can say.
-_Run = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.-]{1,64}\Z")]
+Run = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.-]{1,64}\Z")]
 _Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 
@@ -26,10 +26,11 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """One attempt at one round. ``model``: float32, little-endian; empty where the server cannot read it.
 
     ``tag``: what the model is called in the session id; ``key_id``: the CKKS key, empty in fixed point. ``evidence``:
-    in the first round under a new key, the clients' signed words for it.
+    in the first round under a new key, the clients' signed words for it. ``memory``: the digest of what the strategy
+    remembers and clients need not see, so that all agree on that, too; empty where there is no such thing.
     """
 
-    run: _Run
+    run: Run
     round: _Number
     attempt: _Number
     plan: Plan
@@ -37,6 +38,7 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     tag: bytes
     key_id: bytes = b""
     evidence: tuple[Envelope, ...] = ()
+    memory: Annotated[bytes, Meta(max_length=32)] = b""
 
     def encoded(self) -> bytes:
         return msgspec.msgpack.encode(self)
@@ -50,10 +52,13 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
             raise MalformedMessage(f"not an announcement: {error}") from error
 
     def vector(self) -> NDArray[np.float32]:
-        """The model's flat parameters. Raises ``MalformedMessage`` unless they are finite and as many as planned."""
-        if len(self.model) != 4 * global_state.length(self.plan):
+        """The model and what clients need beside it (:mod:`securefl.global_state`).
+
+        Raises ``MalformedMessage`` unless they are finite and as many as planned.
+        """
+        if len(self.model) != 4 * global_state.announced(self.plan):
             raise MalformedMessage(
-                f"a model of {len(self.model)} bytes, {4 * global_state.length(self.plan)} were announced"
+                f"a model of {len(self.model)} bytes, {4 * global_state.announced(self.plan)} were announced"
             )
         vector = np.frombuffer(self.model, "<f4")
         try:
@@ -82,9 +87,26 @@ class KeyReceived(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
             raise MalformedMessage(f"not a key holder's answer: {error}") from error
 
 
-def public_tag(model: bytes) -> bytes:
-    """The tag of a model that the server may read: its labelled hash."""
-    return digest("public model", model)
+def public_tag(model: bytes, memory: bytes = b"") -> bytes:
+    """The tag of a model that the server may read: a labelled hash of what is announced."""
+    return digest("public model", model, memory) if memory else digest("public model", model)
+
+
+class Shown(NamedTuple):
+    """What is announced of a global vector: the part that clients need, and the digest of the rest."""
+
+    model: bytes
+    memory: bytes
+
+    @property
+    def tag(self) -> bytes:
+        return public_tag(self.model, self.memory)
+
+
+def shown(plan: Plan, whole: bytes) -> Shown:
+    """That of a whole vector (:mod:`securefl.global_state`): float32, little-endian; of nothing, nothing."""
+    end = 4 * global_state.announced(plan)
+    return Shown(whole[:end], digest("strategy memory", whole[end:]) if len(whole) > end else b"")
 
 
 def terms(plan: Plan, roster: Roster, run: str, round: int, attempt: int, tag: bytes, key_id: bytes) -> Terms:

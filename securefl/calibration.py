@@ -35,7 +35,9 @@ def calibrated(job: Job, module: nn.Module) -> Job:
     if given is None:
         raise BadInput("a job without a budget has nothing to solve its noise for: write privacy.epsilon and delta")
     target = Budget(min(job.privacy.target_epsilon or given.epsilon, given.epsilon), given.delta)
-    found = _with_noise(job, calibrate(at, job.rounds, target, unit=job.privacy.unit))
+    found = _with_noise(
+        job, calibrate(at, min(job.rounds, job.cohort.participations or job.rounds), target, unit=job.privacy.unit)
+    )
     checks.check(found)
     return found
 

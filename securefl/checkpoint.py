@@ -26,7 +26,7 @@ class State(Struct, frozen=True, array_like=True):
     ``pending``: a sum that was handed to the clients and is not committed yet; it is handed out again, never formed
     again. ``outcome``: of the last committed round or, where a sum is pending, of that one. ``key_round``: after which
     round the clients' key was made. ``evidence``: the clients' signed words for ``tag``. ``behind``: who does not have
-    key and model.
+    key and model. ``counts``: in how many rounds each client took part.
     """
 
     run: str = ""
@@ -40,6 +40,7 @@ class State(Struct, frozen=True, array_like=True):
     pending: ApplyRequest | None = None
     key_round: int = 0
     outcome: Outcome | None = None
+    counts: dict[str, int] = {}
 
 
 class Kept:

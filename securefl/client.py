@@ -6,10 +6,12 @@ server says. Nothing leaves but signed protocol messages and refusals, which car
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import KeysRequest, Refusal
+from protocols.aggregation.messages import InputRequest, KeysRequest, Refusal
 from protocols.aggregation.session import Roster
 from protocols.aggregation.states import Contribution
 from protocols.base import Random
@@ -33,10 +35,12 @@ from securefl.announcement import Announcement, public_tag, terms
 from securefl.attendance import Attendance
 from securefl.closing import Endorsed, EndorseRequest, Stated, StateRequest
 from securefl.contribution import Material
+from securefl.control import Control
 from securefl.data import Dataset
 from securefl.errors import BadInput, BudgetExceeded, Refused, SecureFLError
 from securefl.export import model_file
 from securefl.global_state import Measured
+from securefl.joint import Due, Suits, Task
 from securefl.keyholder import KeyHolder
 from securefl.keystream import fastest
 from securefl.plan import Plan
@@ -108,6 +112,8 @@ class Client:
         self._work = work or Work(fastest())
         self._accepted: tuple[Roster, Plan] | None = None
         self._session: AggregationClient | None = None
+        self._preparing = False
+        self._task: Task | None = None  # of the session, charged for before its input was asked for
         self._keyholders: dict[str, KeyHolder] = {}
         self._one_at_a_time = Lock()  # between what is read from the store and what is written to it
 
@@ -132,13 +138,18 @@ class Client:
         Raises ``Refused`` for a plan that contradicts the policy, the budget or the model that the owner installed, and
         ``BudgetExceeded`` where so many ``rounds`` of it would not fit into what is left of the budget.
         """
+        self.consider(roster, plan, rounds)
+        self.account.accept(plan, 0)
+        self._accepted = (Roster(dict(roster)), plan)
+        self._keyholders.clear()  # they trust the roster from before
+
+    def consider(self, roster: Mapping[str, bytes], plan: Plan, rounds: int = 0) -> None:
+        """Whether it could be consented to: raises as ``pin`` does, and changes nothing."""
         check_roster(plan, roster, self.name, self.public_key)
         self.policy.check(plan, self.name, self.budget)
         self.account.check_simulated(plan)
         check_model(plan, self._material)
-        self.account.accept(plan, rounds)
-        self._accepted = (Roster(dict(roster)), plan)
-        self._keyholders.clear()  # they trust the roster from before
+        self.account.check(plan, rounds)
 
     def epsilon(self) -> float | None:
         """What the ledger has charged so far, at the budget's delta; None without a budget."""
@@ -179,6 +190,29 @@ class Client:
                 self._log(traceback.format_exc())
                 return encode(Refusal("failed"))
 
+    def prepare(self, request: bytes, suits: Suits) -> Task | None:
+        """All that ``handle`` does on a request for an input until it trains, the charge included. The training that it
+        goes on with then, done or not; None, and nothing is done, for another request or what does not ``suit``.
+
+        What is wrong with the request or refused, ``handle`` will say.
+        """
+        with self._one_at_a_time, suppress(Exception):
+            if self._session is None or self._task is not None or kind(request) != InputRequest.KIND:
+                return None
+            if suits(self._material, self._pinned()[1]):
+                return self._prepared(copy.copy(self._session), request)  # it answers once only
+        return None
+
+    def _prepared(self, session: AggregationClient, request: bytes) -> Task | None:
+        self._preparing = True
+        try:
+            session.handle(request)
+        except Due as due:
+            self._task = due.task
+        finally:
+            self._preparing = False
+        return self._task
+
     def _log(self, why: str) -> None:
         """Whoever can send requests can fill it: only the newest are kept."""
         self.errors.append(why)
@@ -202,14 +236,14 @@ class Client:
                 raise SessionSpent("this client is in no session: it restarted, or the attempt is over")
 
     def _begin(self, announced: Announcement, request: bytes) -> bytes:
-        self._session = None
+        self._session, self._task = None, None
         roster, plan = self._consent(announced.plan)
         check_round(plan, announced.round)
         self._attendance.require_open(announced.run)
         self.account.check_round(plan, announced.run)  # before keys go out; the charge is what binds
         sealed = protection.protection_of(plan).sealed
         start, coder = (self._sealed_start if sealed else self._open_start)(announced)
-        key_id, tag = (announced.key_id, announced.tag) if sealed else (b"", public_tag(announced.model))
+        key_id, tag = (announced.key_id, announced.tag) if sealed else (b"", public_tag(announced.model, announced.memory))
         rule = self.policy.same_cohort
         sums = Sums(self._keep, rule, announced, b"" if rule == "never" else public_tag(start.tobytes()))
         contribution = Contribution(
@@ -243,8 +277,21 @@ class Client:
         return start, holder.take_up(key)
 
     def _contribute(self, announced: Announcement, start: NDArray[np.float32]) -> Floats:
+        if self._task is not None:
+            task, self._task = self._task, None
+            return task.update()
         self.account.charge(announced)
-        return self._material.update(announced.plan, start, self.account.random(announced, "training"))
+        plan = announced.plan.at(announced.round)
+        if not plan.strategy.controlled:
+            task = Task(self._material, plan, start, lambda: self.account.random(announced, "training"))
+            if self._preparing:
+                raise Due(task)
+            return task.update()
+        control = Control(self._store, announced.run, announced.plan)
+        random = self.account.random(announced, "training")
+        update = self._material.update(plan, start, random, control.correction(start, announced.round))
+        control.move(start, update, announced.round)
+        return update
 
     def _see(self, run: str, roster: Roster, shown: Mapping[str, bytes]) -> None:
         for wrong in self.account.see(run, roster, shown):

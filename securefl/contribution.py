@@ -40,21 +40,28 @@ class Material:
     tell: Tell = field(default=unheard, repr=False)
 
     def update(
-        self, plan: Plan, start: NDArray[np.float32], random: Random
+        self,
+        plan: Plan,
+        start: NDArray[np.float32],
+        random: Random,
+        correction: NDArray[np.float32] | None = None,
+        trained: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32] | NDArray[np.float64]:
-        """The vector of one round, before encoding: as long as ``start``, the global vector that the round begins with.
+        """The vector of one round, before encoding. ``start``: the global vector that the round begins with; ``plan``:
+        as it is in that round (:meth:`Plan.at`); ``correction``: as :func:`securefl.training.train` adds it;
+        ``trained``: what it would give, where these records were trained on beside others (:mod:`securefl.joint`).
 
         Guarantee: what :func:`securefl.releases.releases` says of the plan, if ``random`` is unpredictable; for a
         client-level release, once :meth:`noise` is added in the ring.
         """
-        module = self._module(plan, start)
-        own: NDArray[np.float32] | NDArray[np.float64] = self._trained(module, plan, random)
+        own: NDArray[np.float32] | NDArray[np.float64]
+        own = trained if trained is not None else self._trained(self.module(plan, start), plan, random, correction)
         behind: list[float] = []
         if plan.privacy.client_level is not None:
             own, within = clipped(own.astype(np.float32), global_state.clip(plan, start))
             behind += [0.5 if within else -0.5] if plan.privacy.client_level.adaptive else []
         if plan.privacy.held_out is not None:
-            behind += self._measured(module, plan.privacy.held_out, random)
+            behind += self._measured(self.module(plan, start), plan.privacy.held_out, random)
         return np.concatenate([own, np.array(behind, own.dtype)]) if behind else own
 
     def noise(self, plan: Plan, random: Random) -> NDArray[np.int64] | None:
@@ -62,19 +69,29 @@ class Material:
         level = plan.privacy.client_level
         return None if level is None else noise_share(sums(plan, level), random)
 
-    def _module(self, plan: Plan, start: NDArray[np.float32]) -> nn.Module:
+    def module(self, plan: Plan, start: NDArray[np.float32]) -> nn.Module:
+        """The model that a round begins with."""
         from securefl import vector
 
         module = vector.build(self.model, plan.model_seed)
         vector.load(module, global_state.parameters(plan, start))
         return module
 
-    def _trained(self, module: nn.Module, plan: Plan, random: Random) -> NDArray[np.float32]:
+    def _trained(
+        self, module: nn.Module, plan: Plan, random: Random, correction: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         from securefl import training
 
         try:
             return training.train(
-                module, self.data, plan.mechanism, plan.optimizer, random, device=self.device, tell=self.tell
+                module,
+                self.data,
+                plan.mechanism,
+                plan.optimizer,
+                random,
+                device=self.device,
+                tell=self.tell,
+                correction=correction,
             )
         except Exception as error:
             if plan.privacy.client_level is None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from protocols.errors import ConfigurationError
 from securefl import global_state, protection
 from securefl.errors import BadInput
+from securefl.learning import ALL, PLAIN, Cohort, Strategy
 from securefl.plan import LocalOptimizer, Plan, PrivacyTerms
 from securefl.privacy.mechanism import Training
 from securefl.protection import Protection
@@ -23,7 +24,18 @@ if TYPE_CHECKING:
 
 def of_job(job: Job) -> Draft:
     """What a job proposes, its noise given."""
-    return Draft(job.name, job.shield, job.rounds, job.mechanism, job.optimizer, job.weights, job.model.seed, job.terms)
+    return Draft(
+        job.name,
+        job.shield,
+        job.rounds,
+        job.mechanism,
+        job.optimizer,
+        job.declared_weights,
+        job.model.seed,
+        job.terms,
+        job.server_step,
+        job.asked,
+    )
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class Draft:
     weights: Mapping[str, float]
     seed: int
     privacy: PrivacyTerms
+    strategy: Strategy = PLAIN
+    cohort: Cohort = ALL
 
     def plan(self, module: nn.Module, clients: Sequence[str]) -> Plan:
         """The plan for these clients. Raises ``BadInput`` for one that could fail later."""
@@ -57,7 +71,7 @@ class Draft:
             clients=tuple(clients),
             weights=tuple(self.weights.get(name, 1.0) for name in clients),
             bound=1.0 if self.privacy.client_level else chosen.bound,  # client-level updates are in clips
-            minimum=chosen.minimum_of(count),
+            minimum=chosen.minimum_of(self.cohort.expected(count)),
             threshold=chosen.threshold,
             rounds=self.rounds,
             mechanism=self.mechanism,
@@ -70,12 +84,14 @@ class Draft:
             dropout=chosen.dropout,
             key_rounds=chosen.key_rounds_of(count),
             privacy=self.privacy,
+            strategy=self.strategy,
+            cohort=self.cohort,
         )
         return replace(plan, bits=self._bits(plan))
 
     def _bits(self, plan: Plan) -> int:
         chosen = replace(self.protection, bound=plan.bound)
         try:
-            return chosen.parameters(global_state.length(plan), len(plan.clients), protection.ring_noise(plan)).bits
+            return chosen.parameters(global_state.sent(plan), plan.largest, protection.ring_noise(plan)).bits
         except ConfigurationError as error:
             raise BadInput(str(error)) from error

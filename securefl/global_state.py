@@ -1,7 +1,8 @@
 """What travels as "the model": one float32 vector, the parameters and behind them whatever else moves with each round.
 
-Everything that the next round depends on is in it, so that one tag covers it, one message carries it and a checkpoint
-is whole, whoever can read it.
+Everything that the next round depends on is in it, so that a checkpoint is whole, whoever can read it. In this order:
+parameters; single numbers (``extras``); what clients must know of the strategy (``control``); what only whoever takes
+its step remembers (``moments``). An update has the first two; a round is announced with the first three.
 """
 
 from __future__ import annotations
@@ -37,25 +38,39 @@ def extras(plan: Plan) -> tuple[str, ...]:
     return ((CLIP,) if adaptive else ()) + ((ACCURACY, LOSS) if plan.privacy.held_out is not None else ())
 
 
-def length(plan: Plan) -> int:
-    """How many numbers the vector has, and every update."""
+def sent(plan: Plan) -> int:
+    """How many numbers an update has."""
     return plan.dimension + len(extras(plan))
 
 
+def announced(plan: Plan) -> int:
+    """How many numbers of the vector clients need."""
+    return sent(plan) + plan.dimension * plan.strategy.controlled
+
+
+def length(plan: Plan) -> int:
+    """How many numbers the vector has."""
+    return announced(plan) + plan.dimension * plan.strategy.moments
+
+
 def first(plan: Plan, parameters: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The vector before the first round."""
+    """The vector before the first round: control variates and moments are zero, as in the papers, but for v (tau^2)."""
     starting = {CLIP: plan.privacy.client_level.clip if plan.privacy.client_level else _UNKNOWN}
     behind = [starting.get(name, _UNKNOWN) for name in extras(plan)]
-    return np.concatenate([parameters, np.array(behind, np.float32)])
+    memory = np.zeros(length(plan) - sent(plan), np.float32)
+    if plan.strategy.adaptive:
+        memory[-plan.dimension :] = plan.strategy.adaptivity**2  # Reddi et al., section 3: v_-1 >= tau^2
+    return np.concatenate([parameters, np.array(behind, np.float32), memory])
 
 
 def check(plan: Plan, vector: NDArray[np.float32]) -> None:
-    """Raises ``BadInput`` for a vector that no round of this plan leads to: a server may announce anything.
+    """Raises ``BadInput`` for what is announced and no round of this plan leads to: a server may announce anything.
 
     Of a clip far from where it began an update would lose its scale, or its finiteness.
     """
-    if vector.shape != (length(plan),) or not np.isfinite(vector).all():
-        raise BadInput(f"a model of shape {vector.shape}, or one that is not finite, where {length(plan)} were planned")
+    known = announced(plan)
+    if vector.shape != (known,) or not np.isfinite(vector).all():
+        raise BadInput(f"a model of shape {vector.shape}, or one that is not finite, where {known} were planned")
     start = plan.privacy.client_level.clip if plan.privacy.client_level else 1.0
     if plan.privacy.client_level is not None and not start / FARTHEST <= clip(plan, vector) * (1 + 1e-6):
         raise BadInput("the announced clip is smaller than any that this plan leads to")
@@ -63,9 +78,28 @@ def check(plan: Plan, vector: NDArray[np.float32]) -> None:
         raise BadInput("the announced clip is larger than any that this plan leads to")
 
 
+def check_whole(plan: Plan, vector: NDArray[np.float32]) -> None:
+    """The same for the whole vector, as somebody else kept it."""
+    if vector.shape != (length(plan),) or not np.isfinite(vector).all():
+        raise BadInput(f"a state of shape {vector.shape}, or one that is not finite, where {length(plan)} were planned")
+    if plan.strategy.adaptive and not (moments(plan, vector)[1] >= 0).all():
+        raise BadInput("the strategy's second moments are negative, which no round leads to")
+    check(plan, vector[: announced(plan)])
+
+
 def parameters(plan: Plan, vector: NDArray[np.float32]) -> NDArray[np.float32]:
     """The model's own, shape (dimension,)."""
     return vector[: plan.dimension]
+
+
+def control(plan: Plan, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The server's control variate c, shape (dimension,). Only for plans whose strategy has one."""
+    return vector[sent(plan) : announced(plan)]
+
+
+def moments(plan: Plan, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the strategy remembers, shape (moments, dimension)."""
+    return vector[announced(plan) : length(plan)].reshape(plan.strategy.moments, plan.dimension)
 
 
 def clip(plan: Plan, vector: NDArray[np.float32]) -> float:

@@ -32,7 +32,7 @@ from protocols.masking import Work
 from protocols.primitives import AgreementKey, Identity
 from protocols.ring import RingVector
 from protocols.wire import encode
-from securefl import global_state, protection
+from securefl import global_state, protection, strategy
 from securefl.announcement import Announcement, KeyReceived, terms
 from securefl.data import Dataset
 from securefl.errors import Refused
@@ -40,7 +40,6 @@ from securefl.evidence import check_signed
 from securefl.holding import Holding, Record
 from securefl.plan import Plan
 from securefl.store import Store
-from securefl.strategy import federated_average
 
 if TYPE_CHECKING:
     from torch import nn
@@ -193,7 +192,7 @@ class KeyHolder:
             total = protection.encoding(self._plan, record.key, self._work).decode(handed.total, handed.uploads)
         except DecryptionFailed:
             return self._move(request.round, agreed.session, None)
-        moved = federated_average(self._plan, start, total, [upload.sender for upload in handed.uploads])
+        moved = strategy.step(self._plan, start, total, [upload.sender for upload in handed.uploads], request.round)
         return self._move(request.round, agreed.session, moved.tobytes())
 
     def _terms(self, request: ApplyRequest) -> Terms:

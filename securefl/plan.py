@@ -6,13 +6,14 @@ A plan holds declared constants only; nothing in it is computed from the clients
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from securefl.errors import BadInput
+from securefl.learning import ALL, PLAIN, Cohort, Strategy
+from securefl.learning import LocalOptimizer as LocalOptimizer
 from securefl.privacy.mechanism import MOST_NOISE, Positive, Training, Unit
 
 SMALLEST = 2.0**-30
@@ -25,18 +26,6 @@ def _as_floats(value: Struct, *names: str) -> None:
     """Whole numbers become floats where a float is meant, so that equal values have equal encodings and digests."""
     for name in names:
         msgspec.structs.force_setattr(value, name, float(getattr(value, name)))
-
-
-class LocalOptimizer(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a client descends. Changes accuracy, never a guarantee."""
-
-    learning_rate: Positive
-    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-
-    def __post_init__(self) -> None:
-        if not (0 < self.learning_rate < math.inf and 0 <= self.momentum < 1):
-            raise BadInput(f"learning rate {self.learning_rate} and momentum {self.momentum}: above 0, and in [0, 1)")
-        _as_floats(self, "learning_rate", "momentum")
 
 
 class AdaptiveClip(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,7 +100,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     be. ``architecture`` is the hash of parameter names and shapes; ``dimension`` their count. ``colluders`` (n_C):
     clients that may work with the server. ``bits``: width of the ring's elements, in fixed point or of the CKKS prime.
     ``key_rounds``: sums that one CKKS key decrypts before clients want another; 0 where there is none. ``corrupt``,
-    ``dropout``: what a sparse graph is made for.
+    ``dropout``: what a sparse graph is made for. ``strategy``: what is done with the mean; ``cohort``: who is asked.
     """
 
     job: str
@@ -133,10 +122,31 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     dropout: float = 0.1
     key_rounds: int = 0
     privacy: PrivacyTerms = PrivacyTerms()
+    strategy: Strategy = PLAIN
+    cohort: Cohort = ALL
 
     def __post_init__(self) -> None:
         _as_floats(self, "bound", "corrupt", "dropout")
         msgspec.structs.force_setattr(self, "weights", tuple(float(weight) for weight in self.weights))
+
+    @property
+    def expected(self) -> int:
+        """How many clients contribute to a round if nobody is late."""
+        return self.cohort.expected(len(self.clients))
+
+    @property
+    def largest(self) -> int:
+        """The most clients that a round may have."""
+        return self.cohort.largest(len(self.clients))
+
+    @property
+    def participations(self) -> int:
+        """The most rounds that one client takes part in."""
+        return min(self.rounds, self.cohort.participations or self.rounds)
+
+    def at(self, round: int) -> Plan:
+        """The same for one round: clients descend at a constant rate."""
+        return msgspec.structs.replace(self, optimizer=self.optimizer.at(round, self.rounds))
 
     def encoded(self) -> bytes:
         """The plan's bytes, the same on every machine."""

@@ -19,6 +19,7 @@ from securefl.plan import Plan, Protection
 from securefl.privacy.mechanism import Budget
 
 _MOST_ROUNDS: Final = 1_000_000  # nobody trains longer
+_LONGEST_NAME: Final = 200  # characters of a job's name, as in job files
 _LONGEST_VALUE: Final = 80  # a server's text in the owner's log, cut off
 
 
@@ -156,10 +157,15 @@ def _check_sound(plan: Plan) -> None:
     """What no owner can want: an unsafe cohort, a sum that could wrap, weights that are none."""
     if not 1 <= plan.rounds <= _MOST_ROUNDS:
         raise Refused(f"the plan is unsafe: {plan.rounds} rounds, of 1 to {_MOST_ROUNDS}. Ask for a corrected one")
+    if len(plan.job) > _LONGEST_NAME or not plan.job.isprintable():
+        raise Refused(
+            f"the plan calls its job {_short(ascii(plan.job))}, which no person could be shown: it is at most "
+            f"{_LONGEST_NAME} printable characters. Ask for a corrected plan"
+        )
     if len(plan.weights) != len(plan.clients) or not all(0 < weight <= 1 for weight in plan.weights):
         raise Refused("the plan's weights are not one number in (0, 1] for each client: ask for a corrected plan")
     try:
-        protection.rules(plan).threshold_for(len(plan.clients))
+        protection.rules(plan).threshold_for(plan.expected)
         protection.parameters(plan)
         if plan.key_rounds != protection.protection_of(plan).key_rounds_of(len(plan.clients)):
             raise BadInput(f"a CKKS key that decrypts {plan.key_rounds} sums")

@@ -77,7 +77,7 @@ def _spending(job: Job, plan: Plan) -> Spending | None:
     if budget is None or noise is None:
         return None
     unit, released = plan.privacy.unit, releases(plan)
-    spent = epsilon(released * job.rounds, budget.delta, unit)
+    spent = epsilon(released * plan.participations, budget.delta, unit)
     most = affordable_rounds(released, budget, unit=unit)
     return Spending(unit, noise, spent, budget.delta, budget.epsilon, most)
 

@@ -73,8 +73,9 @@ class Protection(Struct, frozen=True, kw_only=True):
         sparse = Sparse(self.corrupt, self.dropout) if self.masked else None
         return CohortRules(self.minimum_of(clients), self.threshold, self.colluders, sparse)
 
-    def honest(self, clients: int) -> int:
-        """The fewest contributors, of so many clients, whose client-level noise nobody knows who may see a sum.
+    def honest(self, clients: int, largest: int | None = None) -> int:
+        """The fewest contributors, of so many clients (``largest``: at most), whose client-level noise nobody knows who
+        may see a sum.
 
         Of the fewest survivors all but n_C, or but one where that is 0: a client knows its own noise and sees the
         model. Without masks each update is seen alone, and has its own noise only.
@@ -82,8 +83,9 @@ class Protection(Struct, frozen=True, kw_only=True):
         if not self.masked:
             return 1
         known = max(self.colluders, 1)
-        if self.threshold is None and clients > LARGEST_COMPLETE:
-            known = max(known, math.ceil(self.corrupt * clients))  # what the sparse graph is made for
+        most = largest or clients
+        if self.threshold is None and most > LARGEST_COMPLETE:
+            known = max(known, math.ceil(self.corrupt * most))  # what the sparse graph is made for
         return max(1, self.minimum_of(clients) - known)
 
     def parameters(self, dimension: int, clients: int, noise: float = 0.0) -> FixedPoint | CKKSParameters:
@@ -186,7 +188,7 @@ def protection_of(plan: Plan) -> Protection:
 
 def rules(plan: Plan) -> CohortRules:
     """What a client demands of a cohort under this plan. Raises ``ConfigurationError`` for an unsafe plan."""
-    return protection_of(plan).rules(len(plan.clients))
+    return protection_of(plan).rules(plan.expected)
 
 
 def binding(plan: Plan) -> int:
@@ -197,12 +199,12 @@ def binding(plan: Plan) -> int:
 
 def parameters(plan: Plan) -> FixedPoint | CKKSParameters:
     """The public parameters of the plan's encoding. Raises ``ConfigurationError`` where a sum could wrap."""
-    return protection_of(plan).parameters(global_state.length(plan), len(plan.clients), ring_noise(plan))
+    return protection_of(plan).parameters(global_state.sent(plan), plan.largest, ring_noise(plan))
 
 
 def honest(plan: Plan) -> int:
     """What :meth:`Protection.honest` says of the plan's protection and clients."""
-    return protection_of(plan).honest(len(plan.clients))
+    return protection_of(plan).honest(plan.expected, plan.largest)
 
 
 def ring_noise(plan: Plan) -> float:
@@ -211,7 +213,7 @@ def ring_noise(plan: Plan) -> float:
     if level is None:
         return 0.0
     largest = max(level.noise_multiplier, level.adaptive.noise_multiplier / 2 if level.adaptive else 0.0)
-    return largest * math.sqrt(len(plan.clients) / honest(plan))
+    return largest * math.sqrt(plan.largest / honest(plan))
 
 
 def layout(plan: Plan) -> Layout:

@@ -6,7 +6,7 @@ Each completed round is yielded as a record; the caller's loop is the callback.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -50,11 +50,17 @@ def enrol(server: Server, clients: Sequence[Client]) -> None:
     Together(clients).enrol(server)
 
 
-def conduct(server: Server, parties: Parties, rounds: int | None, transcript: Transcript) -> Iterator[RoundRecord]:
-    """The same on any engine, with clients that are enrolled."""
+def conduct(
+    server: Server,
+    parties: Parties,
+    rounds: int | None,
+    transcript: Transcript,
+    enough: Callable[[], bool] = lambda: False,
+) -> Iterator[RoundRecord]:
+    """The same on any engine, with clients that are enrolled; ``enough`` is asked before each round."""
     server.set_up(transcript.recording(parties.exchange(0), 0))
     left_out = LeftOut()
-    while server.round_number < (server.plan.rounds if rounds is None else rounds):
+    while server.round_number < (server.plan.rounds if rounds is None else rounds) and not enough():
         yield one_round(server, parties, transcript, left_out)
     server.finish(transcript.recording(parties.exchange(server.round_number), server.round_number))
 

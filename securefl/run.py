@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from securefl import closing, settings
+from securefl import closing, settings, stopping
 from securefl import job as jobs
 from securefl.calibration import calibrated
 from securefl.errors import BadInput, NotARun, RunExists
@@ -179,12 +179,16 @@ class Run:
             (self.folder / HISTORY).open("ab") as history,
         ):
             transcript = Transcript(lambda crossing: append(crossings, crossing), self._watcher)
-            remaining = conduct(self._server, self._parties, None, transcript)
+            remaining = conduct(self._server, self._parties, None, transcript, self._enough)
             for record in chain(self._unrecorded(), remaining):
                 append_durably(history, record)
                 self.history.append(record)
                 self._watcher.completed(record)
                 yield record
+
+    def _enough(self) -> bool:
+        """Whether the job's rule for stopping early says so."""
+        return self.job.stopping is not None and stopping.plateaued(self.history, self.job.stopping)
 
     def _unrecorded(self) -> Iterator[RoundRecord]:
         """The last round, where a crash came between its commit and its line in the history."""
@@ -234,12 +238,15 @@ class Run:
             self.job.mechanism,
             self.job.optimizer,
             rounds=self.job.rounds,
-            weights=self.job.weights,
+            weights=self.job.declared_weights,
             test=self._test,
             seed=self.job.model.seed,
             job=self.job.name,
             store=Store(self.folder / "server" / STORE),
             privacy=self.job.terms,
+            strategy=self.job.server_step,
+            cohort=self.job.asked,
+            sampling=self.job.simulation.seed,
         )
 
     def _model(self) -> Held | None:
@@ -269,6 +276,16 @@ class Run:
         if held is None:
             return self.history[-1].accuracy if self.history else None
         return evaluation.accuracy_of(self._federation.model, self.plan.model_seed, held.parameters, self._test)
+
+    def _metrics(self, held: Held | None) -> dict[str, float]:
+        """The same model's other figures; none where it can be read only by clients elsewhere."""
+        from securefl import evaluation
+
+        if held is None:
+            return {}
+        scale, seed = self._federation.scale, self.plan.model_seed
+        size = 1.0 if scale is None else scale.size
+        return evaluation.metrics_of(self._federation.model, seed, held.parameters, self._test, size)
 
     def _summary(self, stated: Sequence[SignedStatement]) -> Summary:
         held = self._model()
@@ -302,4 +319,6 @@ class Run:
             report=str(self.folder / "report.html"),
             id=self._server.run,
             model_sha256=hashes.most_common(1)[0][0] if held is None else hashlib.sha256(held.file).hexdigest(),
+            metrics=self._metrics(held),
+            metrics_unit="" if self._federation.scale is None else self._federation.scale.unit,
         )

@@ -23,20 +23,24 @@ from protocols.base import Exchange, drive
 from protocols.encoding.fixedpoint import FixedPoint
 from protocols.errors import ConfigurationError, ProtocolError, RoundAborted
 from securefl import global_state, protection
-from securefl.announcement import Announcement, public_tag, terms
+from securefl import strategy as strategies
+from securefl.announcement import Announcement, shown, terms
 from securefl.checkpoint import Kept, State
 from securefl.data import Dataset
 from securefl.draft import Draft
 from securefl.errors import BadInput, NotARun
 from securefl.keystream import local_work
+from securefl.learning import ALL, PLAIN, Cohort, Strategy
 from securefl.outcome import Outcome, outcome
 from securefl.plan import LocalOptimizer, Plan, PrivacyTerms
 from securefl.privacy.mechanism import Training
+from securefl.privacy.noise import Random
+from securefl.privacy.simulation import seeded
 from securefl.protection import Protection
 from securefl.relay import Relay, failed
 from securefl.releases import releases
+from securefl.sampling import sampled
 from securefl.store import Store
-from securefl.strategy import federated_average
 from securefl.witnesses import Witnesses
 
 if TYPE_CHECKING:
@@ -47,7 +51,8 @@ class Server:
     """Coordinates one run. Holds no client's key; under CKKS neither a decryption key nor the model.
 
     ``model`` builds the architecture (its first values come from ``seed``); ``rounds`` are all that the run may have;
-    ``weights`` are declared constants in (0, 1]; ``test`` is a public test set. ``run`` names a new run (default: at
+    ``weights`` are declared constants in (0, 1]; ``test`` is a public test set. ``sampling``: a seed from which cohorts
+    are drawn, in simulations. ``run`` names a new run (default: at
     random). ``store`` outlives the process where it is a file.
     """
 
@@ -64,14 +69,20 @@ class Server:
         test: Dataset | None = None,
         seed: int = 0,
         job: str = "run",
+        strategy: Strategy = PLAIN,
+        cohort: Cohort = ALL,
+        sampling: int | None = None,
         run: str | None = None,
         store: Store | None = None,
     ) -> None:
         self._factory = model
         self._protection = protection
-        self._draft = Draft(job, protection, rounds, mechanism, optimizer, dict(weights or {}), seed, privacy)
+        self._draft = Draft(
+            job, protection, rounds, mechanism, optimizer, dict(weights or {}), seed, privacy, strategy, cohort
+        )
         self._test = test
         self._seed = seed
+        self._sampling = sampling
         store = store or Store()
         self._kept = Kept(store)
         self._witnesses = Witnesses(store)
@@ -115,6 +126,11 @@ class Server:
         self._witnesses.save()
 
     @property
+    def counts(self) -> dict[str, int]:
+        """In how many committed rounds each client took part."""
+        return {name: self._state.counts.get(name, 0) for name in self.plan.clients}
+
+    @property
     def begun(self) -> bool:
         """Whether a round was ever tried."""
         return self._state.attempt > 0
@@ -150,7 +166,7 @@ class Server:
         self._check()
         if not self._protection.sealed and not self._state.model:
             encoded = global_state.first(self._plan, vector.flatten(module)).astype("<f4").tobytes()
-            self._kept.save(model=encoded, tag=public_tag(encoded))
+            self._kept.save(model=encoded, tag=shown(self._plan, encoded).tag)
         return self._plan
 
     def set_up(self, exchange: Exchange) -> None:
@@ -179,7 +195,8 @@ class Server:
         number = self._state.round + 1
         agreed = self._terms(number)
         text = self._announcement(number).encoded()
-        invited = {name: text for name in self.plan.clients if name not in without}
+        asked = sampled(self.plan, self._available(without), self._sampler(number, self._state.attempt))
+        invited = dict.fromkeys(asked, text)
         try:
             aggregate = drive(AggregationServer(agreed, invited, self._work, self._admit), exchange)
             self._note_charged(aggregate.contributors)
@@ -193,6 +210,15 @@ class Server:
         if self._protection.sealed:
             return self._apply(agreed, aggregate, formed, exchange)
         return self._move(aggregate, formed)
+
+    def _available(self, without: Collection[str]) -> list[str]:
+        """Who may be asked: not those who took part as often as the plan has it."""
+        counts, most = self._state.counts, self.plan.participations
+        return [name for name in self.plan.clients if name not in without and counts.get(name, 0) < most]
+
+    def _sampler(self, number: int, attempt: int) -> Random:
+        """Where cohorts come from."""
+        return os.urandom if self._sampling is None else seeded(self._sampling, "server", number, attempt, "cohort")
 
     def _admit(self, client: str, shown: bytes) -> None:
         """Leave out, by name, who shows an older head of its ledger than before."""
@@ -209,14 +235,22 @@ class Server:
             raise TypeError("only a fixed-point sum can be read by the server")
         total = decoder.decode(aggregate.sum.total, aggregate.sum.uploads)
         start = np.frombuffer(self._state.model, "<f4")
-        moved = federated_average(self.plan, start, total, aggregate.contributors).tobytes()
+        moved = strategies.step(self.plan, start, total, aggregate.contributors, formed.round).tobytes()
         done = replace(formed, accuracy=self._accuracy(moved))
-        self._kept.save(round=done.round, model=moved, tag=public_tag(moved), outcome=done)
+        tag = shown(self.plan, moved).tag
+        self._kept.save(round=done.round, model=moved, tag=tag, outcome=done, counts=self._counted(done))
         return done
+
+    def _counted(self, done: Outcome) -> dict[str, int]:
+        """In how many rounds each client took part, this one included."""
+        counts = dict(self._state.counts)
+        for name in done.contributors:
+            counts[name] = counts.get(name, 0) + 1
+        return counts
 
     def _apply(self, agreed: Terms, aggregate: Aggregate, formed: Outcome, exchange: Exchange) -> Outcome:
         request = apply_request(agreed, aggregate.sum)
-        self._kept.save(pending=request, outcome=formed)
+        self._kept.save(pending=request, outcome=formed, counts=self._counted(formed))
         return self._relay.hand_out(agreed, request, formed, exchange)
 
     def _finish_pending(self, request: ApplyRequest, exchange: Exchange) -> Outcome:
@@ -235,16 +269,18 @@ class Server:
 
     def _announcement(self, number: int = 0) -> Announcement:
         state = self._state
+        known = shown(self.plan, state.model)
         fresh = bool(state.key_id) and state.round == state.key_round
         return Announcement(
             state.run,
             number,
             state.attempt,
             self.plan,
-            state.model,
+            known.model,
             state.tag,
             state.key_id,
             state.evidence if fresh else (),
+            known.memory,
         )
 
     def _terms(self, number: int, attempt: int | None = None) -> Terms:

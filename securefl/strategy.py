@@ -9,30 +9,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl import global_state
+from securefl.learning import Strategy
 from securefl.plan import AdaptiveClip, Plan
 
 # Squarings with which exp is approached: below the rate's own arbitrariness, and the same bits everywhere.
 _SQUARINGS: Final = 20
 
 
-def federated_average(
-    plan: Plan, model: NDArray[np.float32], total: NDArray[np.float64], contributors: Collection[str]
+def step(
+    plan: Plan,
+    vector: NDArray[np.float32],
+    total: NDArray[np.float64],
+    contributors: Collection[str],
+    round: int = 1,
 ) -> NDArray[np.float32]:
-    """The model plus the weighted mean of the contributors' updates (McMahan et al., AISTATS 2017, algorithm 1).
+    """The global vector after a round, by the plan's strategy.
 
-    ``model`` and ``total``, the sum of weight times update, are vectors of :mod:`securefl.global_state`. Weights are
-    the plan's declared constants; the divisor is their sum over the contributors, taken in the plan's order. With
-    client-level privacy updates are in clips and the divisor is the number of the plan's clients, whoever contributed
-    (McMahan et al., ICLR 2018, section 3.2). Elementwise float64 + - * /, then one rounding to float32.
+    ``vector`` is that of :mod:`securefl.global_state`; ``total``, the sum of weight times update, as long as an update.
+    Weights are the plan's declared constants; the divisor is their sum over the contributors, taken in the plan's
+    order. With client-level privacy updates are in clips and the divisor is the expected number of contributors,
+    whoever they were (McMahan et al., ICLR 2018, section 3.2). Elementwise float64 + - * / and square roots, then one
+    rounding to float32.
     """
-    parts = divisor(plan, contributors)
-    factor = 1.0
+    parts, factor = divisor(plan, contributors), 1.0
     if plan.privacy.client_level is not None:
-        factor, parts = global_state.clip(plan, model), float(len(plan.clients))
-    own = slice(plan.dimension)
-    moved = (model[own].astype(np.float64) + factor * total[own] / parts).astype(np.float32)
-    behind = _behind(plan, model, total[plan.dimension :] / divisor(plan, contributors))
-    return np.concatenate([moved, np.array(behind, np.float32)])
+        factor, parts = global_state.clip(plan, vector), float(plan.expected)
+    mean = factor * total[: plan.dimension] / parts
+    start = vector[: plan.dimension].astype(np.float64)
+    rate = plan.strategy.learning_rate * plan.strategy.schedule.factor(round, plan.rounds)
+    direction, moments = _direction(plan.strategy, mean, global_state.moments(plan, vector).astype(np.float64))
+    behind = _behind(plan, vector, total[plan.dimension :] / divisor(plan, contributors))
+    found = [start + rate * direction, np.array(behind), _control(plan, vector, mean, contributors, round), *moments]
+    return np.concatenate(found).astype(np.float32)
+
+
+def _direction(
+    strategy: Strategy, mean: NDArray[np.float64], moments: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Where the model goes, before the learning rate, and the moments after this round."""
+    if not len(moments):
+        return mean, []
+    if not strategy.adaptive:  # fedavgm: Hsu et al. 2019, section 4.1
+        velocity = strategy.momentum * moments[0] + mean
+        return velocity, [velocity]
+    first = strategy.momentum * moments[0] + (1 - strategy.momentum) * mean
+    square, second = mean * mean, moments[1]
+    match strategy.kind:  # Reddi et al., ICLR 2021, algorithm 2
+        case "fedadagrad":
+            second = second + square
+        case "fedyogi":
+            second = second - (1 - strategy.second) * square * np.sign(second - square)
+        case _:
+            second = strategy.second * second + (1 - strategy.second) * square
+    return first / (np.sqrt(second) + strategy.adaptivity), [first, second]
+
+
+def _control(
+    plan: Plan, vector: NDArray[np.float32], mean: NDArray[np.float64], contributors: Collection[str], round: int
+) -> NDArray[np.float64]:
+    """The server's control variate after the round (SCAFFOLD, algorithm 1, line 17); empty where there is none.
+
+    A client's c_i+ - c_i is -c - update / (steps * rate): a function of its update and of what all know, so that the
+    mean of those needs nothing to be sent, and reveals nothing, beside the mean of the updates.
+    """
+    before = global_state.control(plan, vector).astype(np.float64)
+    if not plan.strategy.controlled:
+        return before
+    share = divisor(plan, contributors) / divisor(plan, plan.clients)
+    return before + share * (control_change(plan, before, mean, round))
+
+
+def control_change(
+    plan: Plan, control: NDArray[np.float64], update: NDArray[np.float64], round: int
+) -> NDArray[np.float64]:
+    """c_i+ - c_i of a client with this update (in the model's units), or their mean for the mean update: option II."""
+    return -control - update / (plan.mechanism.steps * plan.optimizer.at(round, plan.rounds).learning_rate)
 
 
 def divisor(plan: Plan, contributors: Collection[str]) -> float:

@@ -11,6 +11,7 @@ from securefl.data import Dataset
 from securefl.engines.local import Corruption, LocalEngine, Silence
 from securefl.errors import BadInput
 from securefl.global_state import Measured
+from securefl.joint import Joint
 from securefl.parties import Carried, Held
 from securefl.plan import Plan
 from securefl.releases import releases
@@ -33,7 +34,8 @@ class Together:
         self.clients = tuple(clients)
         self._folder = folder
         self._records = tuple(records)
-        self._engine = LocalEngine({client.name: client for client in clients}, faults)
+        by_name = {client.name: client for client in clients}
+        self._engine = LocalEngine(by_name, faults, Joint(by_name).ahead)
 
     @property
     def roster(self) -> dict[str, bytes]:
@@ -49,7 +51,7 @@ class Together:
             raise BadInput("two clients have the same name: every client needs its own")
         plan = server.enrol(roster)
         for client in self.clients:
-            client.pin(roster, plan, 0 if server.begun else plan.rounds)
+            client.pin(roster, plan, 0 if server.begun else plan.participations)
 
     def exchange(self, round: int) -> Exchange:
         return self._engine.exchange(round)

@@ -139,6 +139,7 @@ def _fewest(terms: Terms, request: ApplyRequest) -> tuple[int, int]:
     if list(request.cohort) != sorted(set(request.cohort)) or not set(request.cohort) <= set(terms.roster.keys):
         raise Inconsistent("the sum's cohort is unsorted or names clients outside the roster")
     try:
+        terms.check_cohort(len(request.cohort))
         return terms.rules.quorum(len(request.cohort)), terms.rules.least(len(request.cohort))
     except ConfigurationError as error:
         raise Inconsistent(str(error)) from error

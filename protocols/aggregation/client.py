@@ -178,7 +178,7 @@ class AggregationClient:
             raise Inconsistent("the key list lacks this client or has not one entry for each member")
         keys = key_list_digest(members, request.entries)
         try:
-            return self._terms.rules.graph(members, keys), keys
+            return self._terms.graph(members, keys), keys
         except ConfigurationError as error:
             raise Inconsistent(str(error)) from error
 

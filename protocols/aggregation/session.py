@@ -12,7 +12,7 @@ import msgspec
 from protocols.base import ClientId
 from protocols.encoding import Layout
 from protocols.errors import ConfigurationError, Inconsistent
-from protocols.graph import CohortRules
+from protocols.graph import CohortRules, Graph
 from protocols.primitives import digest
 from protocols.wire import VERSION
 
@@ -103,10 +103,16 @@ class Terms:
         self.rules.threshold_for(len(self.roster.keys))
         if self.context.roster != self.roster.digest:
             raise ConfigurationError("the session's context names another roster than its terms")
-        if len(self.roster.keys) > self.layout.clients:
-            raise ConfigurationError(
-                f"a sum of {len(self.roster.keys)} could overflow an encoding for {self.layout.clients} clients"
-            )
+
+    def check_cohort(self, count: int) -> None:
+        """Raises ``ConfigurationError`` for more contributors than the encoding has room for: their sum could wrap."""
+        if count > self.layout.clients:
+            raise ConfigurationError(f"a sum of {count} could overflow an encoding for {self.layout.clients} clients")
+
+    def graph(self, members: tuple[ClientId, ...], keys: bytes) -> Graph:
+        """The graph of a key list's members; ``ConfigurationError`` where rules or encoding do not allow so many."""
+        self.check_cohort(len(members))
+        return self.rules.graph(members, keys)
 
     @cached_property
     def session(self) -> bytes:

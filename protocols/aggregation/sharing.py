@@ -53,6 +53,7 @@ class Keys:
     largest: ClassVar[int] = SHORT_REPLY
 
     def __init__(self, terms: Terms, asked: frozenset[ClientId], work: Work, admit: Admit = admit_all) -> None:
+        terms.check_cohort(len(asked))
         self.terms = terms
         self._work = work
         self._admit = admit
@@ -91,7 +92,7 @@ class Keys:
         entries = b"".join(key_list_entry(signed) for signed in listed.values()) if self.terms.masked else b""
         keys = key_list_digest(names, entries) if self.terms.masked else b""
         try:
-            graph = self.terms.rules.graph(names, keys)
+            graph = self.terms.graph(names, keys)
         except ConfigurationError as error:  # what the rules allow of the whole roster, they need not of those who came
             raise Inconsistent(f"{len(names)} clients are no cohort that the rules allow: {error}") from error
         cohort = CohortKeys(self.terms, self._members, graph, keys, keys, self._work)

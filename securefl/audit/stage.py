@@ -73,7 +73,7 @@ class Stage:
             terms.mechanism,
             job.optimizer,
             rounds=job.rounds,
-            weights=job.weights if set(job.weights) <= set(data) else None,
+            weights=job.declared_weights if set(job.declared_weights) <= set(data) else None,
             privacy=replace(terms.privacy, simulated=True),
             seed=job.model.seed,
             job=f"audit of {job.name}",
@@ -112,7 +112,7 @@ class Stage:
     def update_of(self, name: str, step: Step) -> NDArray[np.float64]:
         """The adversary's own copy of what a client sent whose noise it knows."""
         material = Material(self._data[name], self._factory)
-        sent = material.update(self.plan, step.before, self._random(name, step, "training"))
+        sent = material.update(self.plan.at(step.record.round), step.before, self._random(name, step, "training"))
         return np.clip(sent.astype(np.float64), -self.plan.bound, self.plan.bound)
 
     def signal_of(self, name: str, records: Dataset, step: Step) -> NDArray[np.float64]:
@@ -121,14 +121,16 @@ class Stage:
         """
         if not isinstance(self.plan.mechanism, DPSGD):
             raise TypeError("only the noise of DP-SGD can be left out")
-        quiet = replace(self.plan, mechanism=replace(self.plan.mechanism, noise_multiplier=_QUIET))
+        quiet = replace(
+            self.plan.at(step.record.round), mechanism=replace(self.plan.mechanism, noise_multiplier=_QUIET)
+        )
         found = Material(records, self._factory).update(quiet, step.before, self._random(name, step, "training"))
         return found.astype(np.float64)
 
     def noise_of(self, name: str, step: Step) -> NDArray[np.int64]:
         """Its own copy of such a client's share of client-level noise, in whole steps of the encoding."""
         found = Material(self._data[name], self._factory).noise(self.plan, self._random(name, step, "noise"))
-        return np.zeros(global_state.length(self.plan), np.int64) if found is None else found
+        return np.zeros(global_state.sent(self.plan), np.int64) if found is None else found
 
     def _client(self, job: Job, terms: Terms, name: str) -> Client:
         seed = terms.seed if name in terms.unknown else _SEED

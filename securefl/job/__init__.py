@@ -17,12 +17,14 @@ from msgspec.structs import replace
 from protocols.graph import two_thirds
 from securefl.engines.local import Silence
 from securefl.errors import BadInput, BadJob
-from securefl.job import checks, file
+from securefl.job import checks, file, sections
 from securefl.job.completion import completed
 from securefl.job.completion import known_pilot as known_pilot
 from securefl.job.completion import slug as slug
 from securefl.job.file import Table, remedy
-from securefl.job.sections import About, Data, Metrics, Model, Privacy, Shield, Simulation, Training
+from securefl.job.learning import strategy_of
+from securefl.job.sections import About, Data, Metrics, Model, Privacy, Shield, Simulation, Stopping, Training
+from securefl.learning import Cohort, Schedule, Strategy
 from securefl.plan import AdaptiveClip, ClientLevel, HeldOut, LocalOptimizer, PrivacyTerms
 from securefl.precision import update_noise, well_below
 from securefl.privacy.mechanism import DPSGD, SGD, Budget
@@ -48,6 +50,9 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     protection: Shield = Shield()
     weights: dict[str, float] = field(default_factory=dict)
     metrics: Metrics | None = None
+    strategy: sections.Strategy = sections.Strategy()
+    cohort: sections.Cohort = sections.Cohort()
+    stopping: Stopping | None = None
     simulation: Simulation = Simulation()
 
     @property
@@ -77,7 +82,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def minimum(self) -> int:
         """The fewest clients whose sum may be formed."""
-        return self.shield.minimum_of(len(self.clients))
+        return self.shield.minimum_of(self.asked.expected(len(self.clients)))
 
     @property
     def shield(self) -> Protection:
@@ -163,7 +168,25 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def optimizer(self) -> LocalOptimizer:
-        return LocalOptimizer(self.training.learning_rate, self.training.momentum)
+        section = self.training
+        schedule = Schedule(section.schedule, 1.0 if section.decay is None else section.decay, section.warmup)
+        return LocalOptimizer(section.learning_rate, section.momentum, section.proximal, schedule)
+
+    @property
+    def server_step(self) -> Strategy:
+        """What is done with the mean of a round."""
+        return strategy_of(self.strategy)
+
+    @property
+    def asked(self) -> Cohort:
+        """Who is asked in a round."""
+        section = self.cohort
+        return Cohort(section.sampling, section.size, section.extra, section.participations)
+
+    @property
+    def declared_weights(self) -> dict[str, float]:
+        """The weights that count; none where all weigh the same."""
+        return {} if self.strategy.mean == "simple" else self.weights
 
     @property
     def budget(self) -> Budget | None:
@@ -175,7 +198,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def client_weights(self) -> tuple[float, ...]:
         """One declared weight a client, in the order of ``clients``."""
-        return tuple(self.weights.get(client, 1.0) for client in self.clients)
+        return tuple(self.declared_weights.get(client, 1.0) for client in self.clients)
 
     @property
     def silences(self) -> tuple[Silence, ...]:

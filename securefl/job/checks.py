@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from securefl.errors import BadJob
 from securefl.job.file import closest, quoted, remedy
+from securefl.job.learning import check_learning
 from securefl.job.shield import check_encoding, check_graph, check_key_rounds, check_kind, check_rules
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ def check(job: Job) -> None:
     _check_privacy(job)
     _check_metrics(job)
     _check_unit_weights(job)
+    check_learning(job)
     check_kind(job)
     check_graph(job)
     _check_cohort(job)
-    check_rules(job.shield, len(job.clients))
-    check_encoding(job.shield, len(job.clients), job.noise, job.protection.profile)
+    asked = job.asked
+    check_rules(job.shield, asked.expected(len(job.clients)))
+    check_encoding(job.shield, asked.largest(len(job.clients)), job.noise, job.protection.profile)
     _check_weights(job)
     check_key_rounds(job.shield, len(job.clients))
     _check_silences(job)
@@ -62,11 +65,10 @@ def _check_source(job: Job) -> None:
     for key, value in zip(("data.loader", "data.test", "data.held_out", "data.sizes"), brought, strict=True):
         if value is not None:
             raise BadJob(key, f"the pilot {data.pilot!r} brings its own data", "Leave this key out, or data.pilot")
-    if data.name != data.pilot:  # a second name for the same records would be a second budget
-        raise BadJob(
-            "data.name", f"the data of a pilot is called by the pilot's name, {data.pilot!r}", "Leave this key out"
-        )
-    known = pilots.pilot(data.pilot).clients
+    pilot = pilots.pilot(data.pilot)
+    if data.name != pilot.records:  # a second name for the same records would be a second budget
+        raise BadJob("data.name", f"the data of this pilot is called {pilot.records!r}", "Leave this key out")
+    known = pilot.clients
     for client in job.clients:
         if client not in known:
             raise BadJob("data.clients", f"the pilot {data.pilot!r} has no client {client!r}", closest(client, known))
@@ -102,13 +104,13 @@ def _check_metrics(job: Job) -> None:
 
 
 def _check_unit_weights(job: Job) -> None:
-    if job.client_level and any(weight != 1 for weight in job.weights.values()):
+    if job.client_level and any(weight != 1 for weight in job.declared_weights.values()):
         problem = "client-level noise hides clients that all weigh the same"
         raise BadJob("weights", problem, "Write 1.0 for each client, or leave the section out")
 
 
 def _check_cohort(job: Job) -> None:
-    count, kind, shield = len(job.clients), job.protection.kind, job.protection
+    count, kind, shield = job.asked.expected(len(job.clients)), job.protection.kind, job.protection
     fewest = 3
     if count < fewest:
         why = "with two, each could subtract its own update from the sum"

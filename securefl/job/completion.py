@@ -71,7 +71,7 @@ def _recommended(pilot: Pilot, given: Mapping[str, object]) -> dict[str, Table]:
     }
     return {
         "job": {"name": pilot.name, "rounds": recipe.rounds},
-        "data": {"clients": list(pilot.clients), "name": pilot.name, "disjoint": pilot.disjoint},
+        "data": {"clients": list(pilot.clients), "name": pilot.records, "disjoint": pilot.disjoint},
         "training": training,
         "privacy": privacy,
         "weights": {} if asked.get("unit") == "client" else weights,

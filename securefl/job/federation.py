@@ -23,7 +23,7 @@ from securefl.job.sections import Data
 if TYPE_CHECKING:
     from torch import nn
 
-    from securefl.pilots import Pilot, Recipe
+    from securefl.pilots import Pilot, Recipe, Scale
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Federation:
 
     ``test`` is a test set that was declared public (None: the model is not evaluated). ``data_name`` names the data set
     in the ledgers. ``twin``: how the best non-private model on the pooled rows is trained, if that is known.
-    ``held_out`` gives a client's records to measure with.
+    ``held_out`` gives a client's records to measure with. ``scale``: of labels that are real numbers, if it is known.
     """
 
     clients: tuple[str, ...]
@@ -42,6 +42,7 @@ class Federation:
     data_name: str
     twin: Recipe | None = None
     held_out: Callable[[str], Dataset] | None = None
+    scale: Scale | None = None
 
 
 def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Federation:
@@ -51,9 +52,10 @@ def of_pilot(pilot: Pilot, clients: tuple[str, ...], factory: str | None) -> Fed
         load=pilot.load,
         test=pilot.test,
         model=pilot.model if factory is None else factory_of(factory),
-        data_name=pilot.name,
+        data_name=pilot.records,
         twin=pilot.public,
         held_out=pilot.held_out,
+        scale=pilot.scale,
     )
 
 

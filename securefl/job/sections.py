@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from securefl.learning import Fraction, Pace, Sampling
 from securefl.plan import Protection
 from securefl.privacy.mechanism import Positive, Rate, Steps, Unit
 
@@ -47,13 +48,57 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[training]``: one round of local training: so many ``steps``, or as many as make up ``epochs``."""
+    """``[training]``: one round of local training: so many ``steps``, or as many as make up ``epochs``.
+
+    ``proximal``: mu of FedProx. ``schedule``, ``decay`` and ``warmup``: of the learning rate, over the rounds.
+    """
 
     learning_rate: Positive
     sampling_rate: Rate
     steps: Steps | None = None
     epochs: Positive | None = None
-    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    momentum: Fraction = 0.0
+    proximal: Annotated[float, Meta(ge=0)] = 0.0
+    schedule: Pace = "constant"
+    decay: Rate | None = None
+    warmup: Annotated[int, Meta(ge=0)] = 0
+
+
+class Strategy(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[strategy]``: what is done with a round's mean; None: what the ``kind`` is usually run with. ``mean``: by the
+    clients' declared weights, or of all alike.
+    """
+
+    kind: Annotated[str, Meta(max_length=40)] = "fedavg"
+    mean: Literal["weighted", "simple"] = "weighted"
+    learning_rate: Positive | None = None
+    momentum: Fraction | None = None
+    second: Fraction | None = None
+    adaptivity: Positive | None = None
+    schedule: Pace = "constant"
+    decay: Rate | None = None
+    warmup: Annotated[int, Meta(ge=0)] = 0
+
+
+class Cohort(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[cohort]``: who is asked in a round. ``size``: so many, or so many on average; ``extra``: as many more, since
+    some may be late; ``participations``: the most rounds that one client takes part in.
+    """
+
+    sampling: Sampling = "all"
+    size: Count | None = None
+    extra: Annotated[int, Meta(ge=0)] = 0
+    participations: Count | None = None
+
+
+class Stopping(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[stopping]``: end the run when so many rounds brought no accuracy that is higher ``by`` so much, on the public
+    test set or on the clients' held-out records.
+    """
+
+    patience: Count
+    by: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    on: Literal["test", "held-out"] = "test"
 
 
 class Privacy(Struct, frozen=True, forbid_unknown_fields=True):

@@ -96,6 +96,16 @@ class Apart:
         return reply
 
     @property
+    def begun(self) -> bool:
+        """Whether this peer has given a turn, or knows of a round that is settled."""
+        return self.peer.round > 0 or self.peer.memory.next.turn >= 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether nobody has acted as the server for so long that no one need wait for it."""
+        return self._clock.silent
+
+    @property
     def mine(self) -> bool:
         """Whether it is time for this peer to act or, after the last round, to end the run."""
         circle, (number, turn) = self.peer.circle, self._turn

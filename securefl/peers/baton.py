@@ -20,7 +20,7 @@ from protocols.aggregation.verify import read
 from protocols.errors import Inconsistent, MalformedMessage, ProtocolError
 from protocols.primitives import digest
 from securefl import global_state, protection
-from securefl.announcement import public_tag, terms
+from securefl.announcement import shown, terms
 from securefl.checkpoint import State
 from securefl.errors import BadInput
 from securefl.evidence import check_signed
@@ -107,11 +107,11 @@ def checked(circle: Circle, standing: Standing, passed: Passed) -> Baton:
 def heads(circle: Circle, baton: Baton) -> Mapping[str, bytes]:
     """The ledger heads that clients showed in the session of the baton, each signed by its client."""
     session, found = _session(circle, baton), {}
-    for shown in baton.shown:
+    for head in baton.shown:
         try:
-            sender = shown.signed.open(circle.roster, session, Step.KEYS).sender
-            shown.open(circle.roster, session, Step.KEYS, sender)
-            found[sender] = read(shown.parts, Advertised).witness
+            sender = head.signed.open(circle.roster, session, Step.KEYS).sender
+            head.open(circle.roster, session, Step.KEYS, sender)
+            found[sender] = read(head.parts, Advertised).witness
         except ProtocolError:
             continue  # that it is missing costs a look at one head, no more
     return found
@@ -171,18 +171,18 @@ def _check_model(circle: Circle, state: State, model: bytes) -> None:
             raise Inconsistent("a model came with a baton whose maker cannot have read one")
         check_signed(circle.roster, state.tag, state.evidence, protection.binding(plan))
         return
-    check_beside(state, model)
+    check_beside(circle, state, model)
     if state.key_id or state.evidence:
         raise Inconsistent("the baton has a key or words about one, which this protection has not")
     try:
-        global_state.check(plan, np.frombuffer(model, "<f4"))
+        global_state.check_whole(plan, np.frombuffer(model, "<f4"))
     except (BadInput, ValueError) as error:
         raise Inconsistent(f"the model beside the baton is none of this plan: {error}") from error
 
 
-def check_beside(state: State, model: bytes) -> None:
+def check_beside(circle: Circle, state: State, model: bytes) -> None:
     """Raises ``Inconsistent`` unless this is the model that the state names."""
-    if public_tag(model) != state.tag:
+    if shown(circle.plan, model).tag != state.tag:
         raise Inconsistent("the model beside the baton is not the one that it names")
 
 

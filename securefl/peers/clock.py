@@ -23,12 +23,23 @@ class Clock:
         self._deadlines = deadlines
         self._now = now
         self._until = self._latest = self._started = 0.0
+        self._heard = now()
         self.turned()
 
     @property
     def step(self) -> float:
         """Seconds until a turn in which nothing is heard is over."""
         return self._deadlines.exchange + _SLACK
+
+    @property
+    def longest(self) -> float:
+        """Seconds that one turn may last in all."""
+        return ATTEMPTS * (_EXCHANGES * self.step + self._deadlines.training)
+
+    @property
+    def silent(self) -> bool:
+        """Whether nobody who acts has been heard for longer than that."""
+        return self._now() > self._heard + self.longest
 
     @property
     def early(self) -> bool:
@@ -39,13 +50,13 @@ class Clock:
         """Another round began, or another turn was given."""
         self._started = self._now()
         self._until = self._started + self.step
-        longest = _EXCHANGES * self.step + self._deadlines.training
-        self._latest = self._started + ATTEMPTS * longest
+        self._latest = self._started + self.longest
 
     def heard(self, request: bytes) -> None:
         """Whoever acts has asked this: until the answers are in, nothing more need come."""
         wait = self._deadlines.of(request) + self.step
-        self._until = min(max(self._until, self._now() + wait), self._latest)
+        self._heard = self._now()
+        self._until = min(max(self._until, self._heard + wait), self._latest)
 
     def turn(self, given: int) -> int:
         """The turn that it is time for, where this peer gave this one last."""

@@ -20,6 +20,7 @@ from securefl import protection
 from securefl.announcement import Announcement, public_tag
 from securefl.closing import EndorseRequest, StateRequest
 from securefl.errors import Refused
+from securefl.named_run import named_run
 from securefl.peers.baton import Standing
 from securefl.peers.circle import Circle
 from securefl.peers.memory import Memory, Open
@@ -69,7 +70,12 @@ class Gate:
         self._sealed = protection.protection_of(circle.plan).sealed
 
     def pass_on(self, sender: str, request: bytes) -> bytes:
-        """The client's answer, to whoever has the turn; after the last round, to all who end the run."""
+        """The client's answer, to whoever has the turn; after the last round, to all who end the run.
+
+        Raises ``Refused`` for what is asked of another run: who has the turn in this one has it in no other.
+        """
+        if (named := named_run(request)) not in (None, self._circle.run):
+            raise Refused(f"{sender} asks for something of run {str(named)[:80]!r}, and this is {self._circle.run!r}")
         settled = self._memory.standing.round
         if settled >= self._circle.plan.rounds:
             if kind(request) not in _AFTER_THE_LAST:
@@ -98,7 +104,7 @@ class Gate:
             raise Refused(f"attempt {announced.attempt} of round {open.round} is not one of turn {open.turn}")
         if self._sealed:  # each client compares the tag with its own model's
             self._memory.note(began=Began(announced.tag, announced.key_id, announced.evidence))
-        elif public_tag(announced.model) != self._memory.standing.state.tag:
+        elif public_tag(announced.model, announced.memory) != self._memory.standing.state.tag:
             raise Refused(f"round {open.round} is announced with another model than the one that is settled")
 
     def _handed_down(self, request: bytes, open: Open) -> bytes:

@@ -5,7 +5,7 @@ Each is asked by the peer whose turn it is; docs/peers.md has the order.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +13,8 @@ from msgspec import Struct
 from protocols.aggregation.messages import Envelope, Number, RunName
 from protocols.aggregation.session import LONGEST_NAME
 from protocols.base import ClientId
-from protocols.wire import Message
+from protocols.wire import Message, decode, kind
+from securefl.named_run import named_run
 
 Name = Annotated[ClientId, msgspec.Meta(max_length=LONGEST_NAME)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
@@ -171,3 +172,15 @@ class Sum(Message, frozen=True):
 
     KIND: ClassVar[int] = 42
     handed: Handed | None
+
+
+Asked = TurnRequest | VoteRequest | LockRequest | TakeRequest | FetchRequest | SumRequest
+_ASKED: Final[dict[int, type[Asked]]] = {
+    request.KIND: request for request in (TurnRequest, VoteRequest, LockRequest, TakeRequest, FetchRequest, SumRequest)
+}
+
+
+def run_of(request: bytes) -> str | None:
+    """The run that a peer's request names; None of one that goes by its session. Raises ``MalformedMessage``."""
+    asked = _ASKED.get(kind(request))
+    return named_run(request) if asked is None else decode(request, asked).run

@@ -134,7 +134,7 @@ class Peer:
     def _complete(self, passed: Passed) -> None:
         """A baton may have come without its model."""
         if passed.model and not self.memory.standing.state.model:
-            batons.check_beside(self.memory.standing.state, passed.model)
+            batons.check_beside(self.circle, self.memory.standing.state, passed.model)
             self.memory.complete(passed.model)
             self.server.adopt(self.memory.standing.state)
 
@@ -143,7 +143,7 @@ class Peer:
         if not self._sealed:
             model = passed.model or self.memory.model_of(passed.baton)
             if model:
-                batons.check_beside(found.state, model)
+                batons.check_beside(self.circle, found.state, model)
             passed = Passed(passed.baton, passed.signature, model)
         if (
             found.maker != self.name

@@ -153,7 +153,7 @@ class Peers(Together):
         """
         plan = server.enrol(self.roster)
         for client in self.clients:
-            client.pin(self.roster, plan, 0 if self._begun else plan.rounds)
+            client.pin(self.roster, plan, 0 if self._begun else plan.participations)
         circle = Circle(server.run, plan, Roster(dict(self.roster)))
         known = {client.name: client for client in self.clients}
 

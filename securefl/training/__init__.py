@@ -26,7 +26,9 @@ from securefl.privacy.mechanism import DPSGD, Training
 from securefl.privacy.noise import Random, poisson_sample
 from securefl.training import private
 from securefl.training.batches import device_of, loss, made_up, outputs, pieces, take
+from securefl.training.guidance import guide
 from securefl.training.pace import Pace, choose
+from securefl.training.rehearsal import confirm, rehearse
 
 __all__ = ["Pace", "check", "check_apart", "check_labels", "classes", "train"]
 
@@ -102,12 +104,14 @@ def train(
     device: str = "cpu",
     pace: Pace | None = None,
     tell: Tell = unheard,
+    correction: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """The flat update (trained minus given) of one round of local training; ``module`` itself is left as it was.
 
     All randomness (sampling, noise, dropout) is read from ``random``; torch's own generator ends as it began. Records
     and model go to ``device`` ("cuda"), noise is made on the CPU. ``pace``: instead of the one that is chosen.
-    ``tell`` hears, at the owner's, of records on which the model's code failed.
+    ``tell`` hears, at the owner's, of records on which the model's code failed. ``correction``: added to each step's
+    gradient, after its noise; shape (dimension,), and a function of what was released before.
 
     Guarantee: under ``DPSGD`` the update is a function of ``mechanism.steps`` noised sums as that class describes them,
     an empty batch included, if ``random`` is unpredictable and ``data.declared_size`` is a constant. It depends on the
@@ -124,7 +128,9 @@ def train(
     with torch.random.fork_rng(devices=_generators(local)), warnings.catch_warnings():
         # torch says this wherever hooks meet records that need no gradient, as opacus's always do; it loses nothing
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        _descend(local, data, mechanism, optimizer, random, pace, tell)
+        rehearse(local, data)
+        _descend(local, data, mechanism, optimizer, random, pace, tell, correction)
+    confirm(local, before, tell)
     update: NDArray[np.float32] = vector.flatten(local) - before
     if isinstance(mechanism, DPSGD):
         # Failing would tell that there is a record that made it fail, which no noise covers.
@@ -183,12 +189,14 @@ def _descend(
     random: Random,
     pace: Pace | None,
     tell: Tell,
+    correction: NDArray[np.float32] | None,
 ) -> None:
     # Before the generator is seeded: measuring uses it, if there is dropout.
     pace = pace or choose(module, data, mechanism)
     _seed(module, int.from_bytes(random(8), "little", signed=True))
     parameters = [parameter for _, parameter in private.trainable(module)]
     descent = torch.optim.SGD(parameters, lr=optimizer.learning_rate, momentum=optimizer.momentum)
+    guide(descent, parameters, optimizer, correction)
     if isinstance(mechanism, DPSGD):
         private.descend(module, data, mechanism, descent, random, pace, tell)
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from protocols.errors import SessionSpent
 from securefl import Store
 from securefl.announcement import Announcement
 from securefl.attendance import Attendance
@@ -36,5 +37,5 @@ def test_a_run_is_closed_under_the_plan_that_it_was_joined_under_and_stays_close
 
 def test_an_attempt_that_is_not_later_is_refused_after_a_restart(tmp_path: Path) -> None:
     Attendance(Store(tmp_path / "store")).join(announced(2, 3))
-    with pytest.raises(Refused, match="is not after round 2, attempt 3"):
+    with pytest.raises(SessionSpent, match="is not after round 2, attempt 3"):
         Attendance(Store(tmp_path / "store")).join(announced(2, 3))

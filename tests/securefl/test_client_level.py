@@ -245,7 +245,7 @@ def test_what_a_client_puts_in_is_within_a_clip_whatever_its_records(size: float
     assert set(found[22:]) <= {-0.5, 0.5}
 
 
-def without_care(self: object, module: nn.Module, plan: Plan, random: Random) -> NDArray[np.float32]:
+def without_care(self: object, module: nn.Module, plan: Plan, random: Random, *_: object) -> NDArray[np.float32]:
     from securefl import training
 
     return training.train(module, self.data, plan.mechanism, plan.optimizer, random)  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import socket
 import threading
@@ -128,3 +129,42 @@ def test_a_cache_that_cannot_be_written_is_named(source: str, cache: Path) -> No
 def test_only_https_is_fetched(url: str) -> None:
     with pytest.raises(DataUnavailable, match="an https address is needed"):
         locate("hearts", "file.data", SHA256, url)
+
+
+def test_how_a_file_was_packed_does_not_matter_where_its_inside_is_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nowhere: str
+) -> None:
+    monkeypatch.setenv("SECUREFL_DATA", str(tmp_path))
+    (tmp_path / "hearts").mkdir()
+    for level in (1, 9):
+        (tmp_path / "hearts" / "file.gz").write_bytes(gzip.compress(CONTENT, level))
+        path = locate("hearts", "file.gz", SHA256, nowhere, opened=gzip.decompress)
+        assert gzip.decompress(path.read_bytes()) == CONTENT
+
+
+@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(CONTENT)[:-3], gzip.compress(b"another")])
+def test_a_packed_file_with_another_inside_is_refused(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nowhere: str
+) -> None:
+    monkeypatch.setenv("SECUREFL_DATA", str(tmp_path))
+    (tmp_path / "hearts").mkdir()
+    (tmp_path / "hearts" / "file.gz").write_bytes(content)
+    with pytest.raises(DataUnavailable, match="is not the expected file"):
+        locate("hearts", "file.gz", SHA256, nowhere, opened=gzip.decompress)
+
+
+def test_a_file_is_taken_out_of_what_is_fetched(source: str, cache: Path) -> None:
+    def longer(content: bytes) -> bytes:
+        return content + b"more"
+
+    path = locate("hearts", "file.data", hashlib.sha256(CONTENT + b"more").hexdigest(), source, extracted=longer)
+    assert path.read_bytes() == CONTENT + b"more"
+
+
+def test_an_archive_that_lacks_the_file_is_not_cached(source: str, cache: Path) -> None:
+    def missing(content: bytes) -> bytes:
+        raise KeyError("There is no item named 'file.data' in the archive")
+
+    with pytest.raises(DataUnavailable, match="cannot be unpacked"):
+        locate("hearts", "file.data", SHA256, source, extracted=missing)
+    assert not (cache / "hearts").exists()

@@ -146,14 +146,14 @@ def test_a_server_that_hands_out_two_sums_has_neither_decrypted(monkeypatch: pyt
 def test_a_client_that_comes_to_another_model_is_in_the_minority_and_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A faulty machine: it decrypts what all do, takes another step, and is not asked whose fault it is."""
     coordinator, owners = enrolled("ckks")
-    honest = keyholder.federated_average
+    honest = keyholder.strategy.step
 
     class Drifting(Between):
         def handle(self, request: bytes) -> bytes:
             if kind(request) != DecryptRequest.KIND:
                 return self._victim.handle(request)
             with monkeypatch.context() as faulty:
-                faulty.setattr(keyholder, "federated_average", lambda *step: honest(*step) + np.float32(1e-3))
+                faulty.setattr(keyholder.strategy, "step", lambda *step: honest(*step) + np.float32(1e-3))
                 return self._victim.handle(request)
 
     outcome = coordinator.round(direct([*owners[:4], Drifting(owners[4], flipped)]))  # type: ignore[list-item]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from securefl.errors import BadInput
-from securefl.partition import Rows, dirichlet, shards
+from securefl.partition import Rows, dirichlet, even, shards
 
 TEN_CLASSES = np.repeat(np.arange(10), 100)
 
@@ -111,3 +111,16 @@ def test_indices_are_sorted_integers(split: Callable[[NDArray[np.int64]], list[R
     for rows in split(TEN_CLASSES):
         assert rows.dtype == np.int64
         assert (np.diff(rows) > 0).all()
+
+
+def test_an_even_split_shares_every_row_out_once() -> None:
+    parts = even(23, 5, seed=3)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(23))
+    assert [len(part) for part in parts] == [5, 5, 5, 4, 4]
+    assert not np.array_equal(np.concatenate(parts), np.arange(23))  # shuffled
+
+
+@pytest.mark.parametrize("clients", [0, 4])
+def test_an_even_split_leaves_nobody_without_rows(clients: int) -> None:
+    with pytest.raises(BadInput, match="each needs at least one"):
+        even(3, clients, seed=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from protocols.errors import SessionSpent
 from securefl.errors import BadInput, NotARun, Refused
 from securefl.store import Store
 
@@ -26,7 +27,7 @@ def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("again", [(3, 2), (3, 1), (2, 9)])
 def test_an_attempt_that_is_not_later_is_refused_even_after_a_restart(tmp_path: Path, again: tuple[int, int]) -> None:
     Store(tmp_path / "store").join_attempt("run", 3, 2)
-    with pytest.raises(Refused, match="not after round 3, attempt 2"):
+    with pytest.raises(SessionSpent, match="not after round 3, attempt 2"):
         Store(tmp_path / "store").join_attempt("run", *again)
 
 

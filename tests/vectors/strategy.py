@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from securefl import strategy
 from securefl.plan import LocalOptimizer, Plan
 from securefl.privacy.mechanism import SGD
-from securefl.strategy import federated_average
 from tests.vectors.session import Json
 
 CLIENTS = ("a", "b", "c", "d")
@@ -42,7 +42,7 @@ def steps() -> list[Json]:
 
 def step(contributors: tuple[str, ...]) -> Json:
     model, total = np.array(MODEL, "<f4"), np.array(TOTALS, "<f8")
-    moved = federated_average(plan(), model, total, contributors)
+    moved = strategy.step(plan(), model, total, contributors)
     return {
         "weights": dict(zip(CLIENTS, WEIGHTS, strict=True)),
         "contributors": list(contributors),

@@ -77,7 +77,7 @@ class Actors:
         Raises ``BudgetExceeded`` where all rounds of a run that has not begun do not fit into what is left of a budget.
         """
         plan = server.enrol(self.roster)
-        self._crew.pin(plan, 0 if server.begun else plan.rounds)
+        self._crew.pin(plan, 0 if server.begun else plan.participations)
 
     def exchange(self, round: int) -> Exchange:
         """Lost actors are started again before it."""

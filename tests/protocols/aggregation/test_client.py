@@ -23,6 +23,7 @@ from protocols.aggregation.messages import (
     envelope,
 )
 from protocols.aggregation.secrets import commitment
+from protocols.aggregation.server import AggregationServer
 from protocols.aggregation.session import Context, Roster, Step, Terms
 from protocols.aggregation.states import Advertising, Consenting, Contribution, Masked, Sharing
 from protocols.base import ClientId
@@ -107,7 +108,7 @@ def test_terms_that_contradict_themselves_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="roster"):
         replace(terms, roster=roster(4))
     with pytest.raises(ConfigurationError, match="overflow"):
-        replace(terms, layout=FixedPoint(6, 4.0, 4).layout)
+        AggregationServer(replace(terms, layout=FixedPoint(6, 4.0, 4).layout), dict.fromkeys(terms.roster.keys, b""))
     with pytest.raises(ConfigurationError, match="public key"):
         Roster({"a": bytes(32), "b": bytes(32)})
     with pytest.raises(ConfigurationError, match="roster"):

@@ -1,0 +1,41 @@
+"""Who is asked in a round. The server's choice: it sees whom it asks, and no privacy is claimed from chance here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from securefl.errors import RoundFailed
+from securefl.plan import Plan
+from securefl.privacy.noise import Random, poisson_sample
+
+_DRAWS: Final = 1000
+
+
+def sampled(plan: Plan, available: Sequence[str], random: Random = os.urandom) -> tuple[str, ...]:
+    """A round's cohort among those who are ``available``, in the plan's order, at least the plan's minimum of them.
+
+    Fixed size: every subset of that size alike. Poisson: each with the same chance by itself; a draw below the minimum
+    or above the plan's largest is drawn again. Raises ``RoundFailed`` where too few are available.
+    """
+    if len(available) < plan.minimum:
+        raise RoundFailed(
+            f"{len(available)} clients are left for this round, {plan.minimum} are needed: others refused, were not "
+            f"reached, or took part in all the {plan.participations} rounds that they may. The model is unchanged."
+        )
+    cohort = plan.cohort
+    if cohort.size is None:
+        return tuple(available)
+    if cohort.sampling == "fixed":
+        generator = np.random.default_rng(int.from_bytes(random(16)))
+        chosen = generator.choice(len(available), min(plan.largest, len(available)), replace=False)
+        return tuple(available[place] for place in sorted(chosen))
+    rate = min(1.0, (cohort.size + cohort.extra) / len(available))
+    for _ in range(_DRAWS):
+        rows = poisson_sample(len(available), rate, random)
+        if plan.minimum <= len(rows) <= plan.largest:
+            return tuple(available[place] for place in rows)
+    raise RoundFailed(f"of {_DRAWS} cohorts none had {plan.minimum} to {plan.largest} clients: ask for a larger cohort")
