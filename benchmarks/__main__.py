@@ -12,7 +12,22 @@ from rich.console import Console
 
 from benchmarks.rows import Row, table
 
-SUBJECTS = ("round", "secagg", "scale", "ckks", "privacy", "heart_dp", "mnist", "audit", "engines", "ray_simulation")
+SUBJECTS = (
+    "round",
+    "secagg",
+    "scale",
+    "ckks",
+    "privacy",
+    "heart",
+    "heart_dp",
+    "mnist",
+    "pilots",
+    "mcmahan",
+    "strategies",
+    "audit",
+    "engines",
+    "ray_simulation",
+)
 
 
 def measure(

@@ -63,6 +63,10 @@ _EXCHANGES: Final = {
 }
 _INPUT, _APPLY = 2, 5
 _SHORT, _LONG = 10.0, 60.0  # seconds for an exchange: where somebody is lost, and where all come back
+_REST: Final = 90.0  # seconds for three rounds and whatever starts again in them, on a machine that is busy too
+
+Charges = frozenset[tuple[int, int]]
+"""Rounds and attempts, as a ledger has them of one run."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,29 @@ class Case:
     contributors: int
     attempts: int
     seconds: float
+
+    @property
+    def limit(self) -> float:
+        """Seconds that the three rounds may take: one exchange runs into its deadline at most."""
+        return self.seconds + _REST
+
+    def charged(self, name: str) -> Charges:
+        """What a site's ledger is charged for, and nothing else: each round that it contributed to, and the attempt
+        that was abandoned, where its training had begun by then.
+        """
+        last = 1 + self.attempts
+        found = {(1, 1), (3, last + 1)}
+        if name not in self.victims or self.contributors == len(NAMES):
+            found.add((2, last))
+        begun = self.exchange > _INPUT or (self.exchange == _INPUT and name not in self.victims)
+        return frozenset(found | ({(2, 2)} if self.attempts > 1 and begun else set()))
+
+    def late(self, name: str) -> Charges:
+        """What it may be charged for, too: the letter that asks for its input may lie with what is frozen, and be
+        answered when nobody waits for it any more.
+        """
+        frozen = self.signal == signal.SIGSTOP and self.exchange == _INPUT and self.contributors < len(NAMES)
+        return frozenset({(2, 2)}) if frozen and name in self.victims else frozenset()
 
     def __str__(self) -> str:
         what = {signal.SIGKILL: "killed", signal.SIGSTOP: "frozen"}[self.signal]
@@ -123,8 +150,8 @@ def at(exchange: int) -> Iterator[Case]:
     yield Case("worker", signal.SIGKILL, exchange, one, 4, 1, _LONG)
     yield Case("job", signal.SIGKILL, exchange, server, 4, 1, _LONG)
     yield Case("server", signal.SIGKILL, exchange, server, 4, 1, _LONG)
-    if 0 < exchange < _APPLY:
-        yield Case("client", signal.SIGKILL, exchange, two, 4, 2, _LONG)
+    if exchange < _APPLY:
+        yield Case("client", signal.SIGKILL, exchange, two, 4, 2 if exchange else 1, _LONG)
 
 
 def cut(exchange: int) -> Case:
@@ -185,6 +212,8 @@ def play(deployment: Deployment, case: Case, job: Job, folder: Path) -> Found:
         found.seconds = time.monotonic() - started
         run.finish()
         found.problems += judged(deployment, run, case)
+        if found.seconds > case.limit:
+            found.problems.append(f"it took {found.seconds:.0f} s, and was to take {case.limit:.0f} at most")
     except (RoundFailed, NotARun) as error:
         found.problems.append(f"the run failed: {error}")
     finally:
@@ -216,18 +245,27 @@ def judged(deployment: Deployment, run: Run, case: Case) -> Iterator[str]:
     if [len(record.contributors) for record in run.history[::2]] != [4, 4]:
         yield f"the other rounds lost somebody: {[record.dropped for record in run.history]}"
     yield from unlike(deployment, run)
+    for name in deployment.names:
+        yield from miscounted(name, charges(deployment, run, name), case.charged(name), case.late(name))
 
 
 def unlike(deployment: Deployment, run: Run) -> Iterator[str]:
-    """In what a run differs from an undisturbed one with the same contributors; and ledgers that under-count."""
+    """In what a run differs from an undisturbed one with the same contributors."""
     apart = float(np.abs(model(deployment, run) - undisturbed(run.job, run.history)).max())
     if not apart <= SAME:
         yield f"the model is {apart:.2g} from that of an undisturbed run with the same contributors"
-    for name, site in deployment.sites.items():
-        entries = read(site.ledgers / "breast-cancer" / f"{name}.sqlite").entries
-        charged = {(entry.round, entry.attempt) for entry in entries if entry.run == run.id}
-        if missing := [r.round for r in run.history if name in r.contributors and (r.round, r.attempt) not in charged]:
-            yield f"{name} contributed to rounds {missing} that its ledger was not charged for"
+
+
+def charges(deployment: Deployment, run: Run, name: str) -> list[tuple[int, int]]:
+    """What a site's ledger was charged for in a run."""
+    entries = read(deployment.sites[name].ledgers / "breast-cancer" / f"{name}.sqlite").entries
+    return [(entry.round, entry.attempt) for entry in entries if entry.run == run.id]
+
+
+def miscounted(name: str, charged: Sequence[tuple[int, int]], stated: Charges, late: Charges) -> Iterator[str]:
+    """In what a ledger differs from what was stated, either way."""
+    if set(charged) - late != stated - late or len(set(charged)) < len(charged):
+        yield f"{name} was charged for {sorted(charged)}, and not as stated for {sorted(stated)} (round, attempt)"
 
 
 def model(deployment: Deployment, run: Run) -> NDArray[np.float32]:
@@ -296,6 +334,11 @@ def resumed(deployment: Deployment, folder: Path, exchange: int = 4, protection:
     run = Run.open(folder)
     try:
         problems = list(unlike(deployment, run))
+        for name in deployment.names:
+            stated = frozenset((record.round, record.attempt) for record in run.history if name in record.contributors)
+            if exchange > _INPUT:  # the attempt whose coordinator died
+                stated |= {(2, 2)}
+            problems += miscounted(name, charges(deployment, run, name), stated, frozenset())
     finally:
         run.close()
     if problems:

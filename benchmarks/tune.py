@@ -8,6 +8,7 @@ the pilot already has.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from securefl import pilots, training, vector
+from securefl import evaluation, objective, pilots, training, vector
 from securefl.data import Dataset
+from securefl.errors import TrainingFailed
 from securefl.evaluation import accuracy, centralised_accuracy
 from securefl.pilots import Pilot, Recipe
 from securefl.plan import LocalOptimizer
@@ -35,7 +37,9 @@ _FINALISTS = 5
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy on held-out training rows over all folds, mean and deviation over draws of noise; and the mean loss."""
+    """The pilot's metric on held-out training rows over all folds, mean and deviation over draws of noise, an error as
+    its negative; and the mean loss.
+    """
 
     recipe: Recipe
     mean: float
@@ -65,8 +69,8 @@ def cross_validate(pilot: Pilot, recipe: Recipe, draws: int) -> Score:
     """Every training row is predicted by a federation that trained without its fold, ``draws`` times."""
     clients = [pilot.load(client) for client in pilot.clients]
     results = np.array([[_held_out(pilot, recipe, clients, fold) for fold in range(FOLDS)] for _ in range(draws)])
-    right, loss = results.sum(axis=1).T / sum(len(data) for data in clients)
-    return Score(recipe, float(right.mean()), float(right.std()), float(loss.mean()))
+    good, loss = results.sum(axis=1).T / sum(len(data) for data in clients)
+    return Score(recipe, float(good.mean()), float(good.std()), float(loss.mean()))
 
 
 def private_recipes(budget: Budget) -> Iterator[Recipe]:
@@ -87,7 +91,7 @@ def public_recipes() -> Iterator[Recipe]:
 
 
 def best(pilot: Pilot, recipes: Iterable[Recipe], draws: int) -> Score:
-    """The recipe whose unlucky runs are most accurate, then the one of least loss; every score is printed.
+    """The recipe whose unlucky runs are best by the pilot's metric, then the one of least loss; every score is printed.
 
     The finalists are scored again with fresh and more draws, so that no recipe wins by its luck in the first round.
     """
@@ -98,12 +102,20 @@ def best(pilot: Pilot, recipes: Iterable[Recipe], draws: int) -> Score:
 def report(pilot: Pilot, draws: int) -> None:
     """Print the public test accuracy of the pilot's own recipes. Nothing is chosen from it."""
     clients, test = [pilot.load(client) for client in pilot.clients], pilot.test()
-    private = [accuracy(simulate(pilot, pilot.private, clients), test) for _ in range(draws)]
+    private = [goodness(pilot, simulate(pilot, pilot.private, clients), test) for _ in range(draws)]
     spent = accountant.epsilon([pilot.private.mechanism] * pilot.private.rounds, pilot.budget.delta)
-    print(f"{pilot.name}, {draws} draws of noise, {len(test)} test rows")
+    print(f"{pilot.name}, {draws} draws of noise, {len(test)} test rows; {pilot.metric}, an error as its negative")
     print(f"private  worst {min(private):.4f}  mean {np.mean(private):.4f}  epsilon {spent:.3f} of {pilot.budget}")
-    print(f"public   {accuracy(simulate(pilot, pilot.public, clients), test):.4f}")
-    print(f"twin     {centralised_accuracy(pilot.model, 0, clients, test, pilot.public):.4f}")
+    print(f"public   {goodness(pilot, simulate(pilot, pilot.public, clients), test):.4f}")
+    print(f"twin     {centralised_accuracy(pilot.model, 0, clients, test, pilot.public):.4f} (accuracy)")
+
+
+def goodness(pilot: Pilot, module: nn.Module, data: Dataset) -> float:
+    """The pilot's metric of this model on these rows, so that more is better: an error is negative."""
+    if pilot.metric == "accuracy":
+        return accuracy(module, data)
+    found = evaluation.metrics(module, data, 1.0 if pilot.scale is None else pilot.scale.size)
+    return -found["mae"] if pilot.metric == "mae" else found["auc"]
 
 
 def _ranked(pilot: Pilot, recipes: Iterable[Recipe], draws: int) -> list[Score]:
@@ -115,16 +127,22 @@ def _ranked(pilot: Pilot, recipes: Iterable[Recipe], draws: int) -> list[Score]:
 
 
 def _held_out(pilot: Pilot, recipe: Recipe, clients: Sequence[Dataset], fold: int) -> tuple[float, float]:
-    """How many rows of the fold are predicted rightly, and their summed loss."""
+    """The metric on the fold, times its rows, and their summed loss. Nothing but the worst where training diverges."""
     folds = [np.random.RandomState(client).permutation(len(data)) % FOLDS for client, data in enumerate(clients)]
     pairs = list(zip(clients, folds, strict=True))
-    module = simulate(pilot, recipe, [_rows(data, of != fold) for data, of in pairs])
-    held = [_rows(data, of == fold) for data, of in pairs]
-    right = sum(round(accuracy(module, data) * len(data)) for data in held)
+    held = _pooled([_rows(data, of == fold) for data, of in pairs])
+    try:
+        module = simulate(pilot, recipe, [_rows(data, of != fold) for data, of in pairs])
+        good = goodness(pilot, module, held)
+    except (TrainingFailed, KeyError):  # the step was too long: not a candidate
+        return -math.inf, math.inf
     with torch.no_grad():
-        outputs = module(torch.from_numpy(np.concatenate([data.features for data in held])))
-    labels = torch.from_numpy(np.concatenate([data.labels for data in held]))
-    return right, float(nn.functional.cross_entropy(outputs, labels, reduction="sum"))
+        losses = objective.losses(module(torch.from_numpy(held.features)), torch.from_numpy(held.labels))
+    return good * len(held), float(losses.sum())
+
+
+def _pooled(parts: Sequence[Dataset]) -> Dataset:
+    return Dataset(np.concatenate([data.features for data in parts]), np.concatenate([data.labels for data in parts]))
 
 
 def _rows(data: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
@@ -147,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
     parser.add_argument("pilot", choices=pilots.names())
     parser.add_argument("--draws", type=int, default=30, help="draws of noise and sampling for each private recipe")
+    parser.add_argument("--kind", choices=("private", "public"), help="only these recipes")
     parser.add_argument("--report", action="store_true", help="measure the pilot's recipes on its public test set")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -154,8 +173,10 @@ def main() -> None:
     if arguments.report:
         report(pilot, arguments.draws)
         return
-    chosen = best(pilot, private_recipes(pilot.budget), arguments.draws), best(pilot, public_recipes(), draws=1)
-    print(f"\nprivate: {chosen[0]}\npublic:  {chosen[1]}")
+    if arguments.kind != "public":
+        print(f"private: {best(pilot, private_recipes(pilot.budget), arguments.draws)}\n")
+    if arguments.kind != "private":
+        print(f"public:  {best(pilot, public_recipes(), draws=1)}\n")
 
 
 if __name__ == "__main__":

@@ -87,17 +87,20 @@ class Account:
             raise Refused("this client draws its noise from a seed and the plan is no simulation: give it no seed")
 
     def check(self, plan: Plan, rounds: int) -> None:
-        """Raises ``BudgetExceeded`` if so many more rounds would not fit. Charges nothing."""
-        released = releases(plan)
-        if self.ledger.budget is not None and released and rounds:
-            self.ledger.check(released, rounds)
+        """Raises ``BudgetExceeded`` if so many more rounds, and the survey, would not fit. Charges nothing."""
+        released, last = releases(plan), releases(plan, plan.last)
+        if self.ledger.budget is None or not released or not rounds:
+            return
+        self.ledger.check(released, rounds)
+        if plan.last > plan.rounds:
+            self.ledger.check((*released * rounds, *last))
 
     def accept(self, plan: Plan, rounds: int) -> None:
         """The same as ``check``; from now on it is counted what this plan is charged for."""
         self.check(plan, rounds)
         self._accepted_at, self._runs = len(self.ledger.entries()), set()
 
-    def check_round(self, plan: Plan, run: str) -> None:
+    def check_round(self, plan: Plan, run: str, round: int = 1) -> None:
         """The same for the next round of a run; a refusal is counted.
 
         Raises ``Refused`` where the plan was charged for twice its rounds, and three more than them, already, in this
@@ -110,11 +113,12 @@ class Account:
         charged = max(sum(entry.run == run for entry in entries), of_plan)
         if charged >= most_charged(plan):
             raise Refused(
-                f"for this plan of {plan.participations} rounds a client {charged} attempts were charged: ask why so "
-                "many failed, or who else asks, and accept a new run if it is to go on"
+                f"for this plan of {plan.participations} rounds {charged} attempts were charged: ask why so many "
+                "failed, or who else asks, and accept a new run if it is to go on"
             )
         try:
-            self.check(plan, 1)
+            if self.ledger.budget is not None and (released := releases(plan, round)):
+                self.ledger.check(released)
         except BudgetExceeded:
             counts = self._refused()
             newest = {**{other: counts[other] for other in counts if other != run}, run: counts.get(run, 0) + 1}
@@ -124,7 +128,7 @@ class Account:
 
     def charge(self, announced: Announcement) -> None:
         """Write down what the round is about to release; on disk when this returns, and only then may it be made."""
-        if released := releases(announced.plan):
+        if released := releases(announced.plan, announced.round):
             self.ledger.charge(
                 announced.run, announced.round, announced.attempt, released, self.fingerprint, simulated=self.simulated
             )

@@ -15,7 +15,7 @@ class Attendance:
         self._store = store
 
     def join(self, announced: Announcement) -> None:
-        """Remember attempt and plan. Raises ``Refused`` unless the attempt is later than all before in the run."""
+        """Remember attempt and plan. Raises ``SessionSpent`` unless it is later than all before in the run."""
         self._store.join_attempt(announced.run, announced.round, announced.attempt)
         if self._store.get(_plan_of(announced.run)) is None:
             self._store.put({_plan_of(announced.run): announced.plan.digest()})

@@ -18,6 +18,8 @@ from securefl.releases import releases
 if TYPE_CHECKING:
     from torch import nn
 
+_ANY_NOISE = 1.0
+
 
 def calibrated(job: Job, module: nn.Module) -> Job:
     """The job with its noise filled in; itself where the noise is written down. ``module`` gives the dimension.
@@ -36,10 +38,25 @@ def calibrated(job: Job, module: nn.Module) -> Job:
         raise BadInput("a job without a budget has nothing to solve its noise for: write privacy.epsilon and delta")
     target = Budget(min(job.privacy.target_epsilon or given.epsilon, given.epsilon), given.delta)
     found = _with_noise(
-        job, calibrate(at, min(job.rounds, job.cohort.participations or job.rounds), target, unit=job.privacy.unit)
+        job,
+        calibrate(
+            at,
+            min(job.rounds, job.cohort.participations or job.rounds),
+            target,
+            _of_survey(job, module),
+            job.privacy.unit,
+        ),
     )
     checks.check(found)
     return found
+
+
+def _of_survey(job: Job, module: nn.Module) -> Sequence[Release]:
+    """What the survey is charged, whose noise is given; it hardly depends on the noise that is solved for."""
+    if job.survey is None:
+        return ()
+    plan = plan_of(_with_noise(job, _ANY_NOISE), module)
+    return releases(plan, plan.last)
 
 
 def _released(job: Job, module: nn.Module) -> Sequence[Release]:

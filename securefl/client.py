@@ -113,6 +113,7 @@ class Client:
         self._accepted: tuple[Roster, Plan] | None = None
         self._session: AggregationClient | None = None
         self._preparing = False
+        self._surveys = False  # in the session, instead of training
         self._task: Task | None = None  # of the session, charged for before its input was asked for
         self._keyholders: dict[str, KeyHolder] = {}
         self._one_at_a_time = Lock()  # between what is read from the store and what is written to it
@@ -165,6 +166,11 @@ class Client:
         vector = self.vector(run)
         return None if vector is None else global_state.measured(self._pinned()[1], vector)
 
+    def surveyed(self, run: str) -> tuple[float, ...]:
+        """What the run's survey counted, where this client holds it (CKKS)."""
+        vector = self.vector(run)
+        return () if vector is None else global_state.surveyed(self._pinned()[1], vector)
+
     def vector(self, run: str) -> NDArray[np.float32] | None:
         """The same model and what moves with it (:mod:`securefl.global_state`)."""
         return self._keyholder(run).model
@@ -197,7 +203,7 @@ class Client:
         What is wrong with the request or refused, ``handle`` will say.
         """
         with self._one_at_a_time, suppress(Exception):
-            if self._session is None or self._task is not None or kind(request) != InputRequest.KIND:
+            if self._session is None or self._surveys or self._task is not None or kind(request) != InputRequest.KIND:
                 return None
             if suits(self._material, self._pinned()[1]):
                 return self._prepared(copy.copy(self._session), request)  # it answers once only
@@ -239,18 +245,21 @@ class Client:
         self._session, self._task = None, None
         roster, plan = self._consent(announced.plan)
         check_round(plan, announced.round)
+        self._surveys = plan.surveys(announced.round)
         self._attendance.require_open(announced.run)
-        self.account.check_round(plan, announced.run)  # before keys go out; the charge is what binds
+        self.account.check_round(plan, announced.run, announced.round)  # before keys go out; the charge is what binds
         sealed = protection.protection_of(plan).sealed
         start, coder = (self._sealed_start if sealed else self._open_start)(announced)
-        key_id, tag = (announced.key_id, announced.tag) if sealed else (b"", public_tag(announced.model, announced.memory))
+        key_id, tag = (
+            (announced.key_id, announced.tag) if sealed else (b"", public_tag(announced.model, announced.memory))
+        )
         rule = self.policy.same_cohort
         sums = Sums(self._keep, rule, announced, b"" if rule == "never" else public_tag(start.tobytes()))
         contribution = Contribution(
             lambda: self._contribute(announced, start),
-            plan.weights[plan.clients.index(self.name)],
+            1.0 if plan.surveys(announced.round) else plan.weights[plan.clients.index(self.name)],
             self.account.shown(),
-            lambda: self._material.noise(plan, self.account.random(announced, "noise")),
+            lambda: self._material.noise(plan, self.account.random(announced, "noise"), announced.round),
             lambda shown: self._see(announced.run, roster, shown),
             sums.admit,
             sums.opening,
@@ -281,6 +290,8 @@ class Client:
             task, self._task = self._task, None
             return task.update()
         self.account.charge(announced)
+        if announced.plan.surveys(announced.round):
+            return self._material.survey(announced.plan, start, self.account.random(announced, "training"))
         plan = announced.plan.at(announced.round)
         if not plan.strategy.controlled:
             task = Task(self._material, plan, start, lambda: self.account.random(announced, "training"))

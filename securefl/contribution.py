@@ -18,8 +18,10 @@ from securefl.errors import BadInput
 from securefl.mishaps import Tell, described, unheard
 from securefl.plan import HeldOut, Plan
 from securefl.privacy.clientlevel import clipped, noise_share
+from securefl.privacy.mechanism import Skellam
 from securefl.privacy.noise import Random, grid, noised
 from securefl.releases import METRICS_BOUND, sums
+from securefl.releases import survey as survey_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,18 +64,45 @@ class Material:
             behind += [0.5 if within else -0.5] if plan.privacy.client_level.adaptive else []
         if plan.privacy.held_out is not None:
             behind += self._measured(self.module(plan, start), plan.privacy.held_out, random)
+        behind += [0.0] * global_state.survey_length(plan)
         return np.concatenate([own, np.array(behind, own.dtype)]) if behind else own
 
-    def noise(self, plan: Plan, random: Random) -> NDArray[np.int64] | None:
-        """This client's share of the client-level noise, in whole steps of the plan's encoding; None without."""
-        level = plan.privacy.client_level
-        return None if level is None else noise_share(sums(plan, level), random)
+    def survey(self, plan: Plan, start: NDArray[np.float32], random: Random) -> NDArray[np.float64]:
+        """The vector of the round that surveys: nothing but what this client counts (:mod:`securefl.survey`).
+
+        Guarantee: as for ``update``.
+        """
+        from securefl import survey
+
+        found = np.zeros(global_state.sent(plan))
+        asked = plan.privacy.survey
+        if asked is not None and self.held_out is not None:
+            module = self.module(plan, start)
+            counted = survey.counts(
+                module, lambda: self._fresh(plan), plan, asked, self.data, self.held_out, random, self.tell
+            )
+            found[plan.dimension + len(global_state.extras(plan)) :] = counted
+        return found
+
+    def noise(self, plan: Plan, random: Random, round: int = 1) -> NDArray[np.int64] | None:
+        """This client's share of distributed noise, in whole steps of the plan's encoding; None without."""
+        level, asked = plan.privacy.client_level, plan.privacy.survey
+        if asked is not None and plan.surveys(round):
+            clients = [each for each in survey_of(plan, asked) if isinstance(each, Skellam)]
+            start = plan.dimension + len(global_state.extras(plan))
+            return _placed(noise_share(clients, random), start, global_state.sent(plan))
+        return None if level is None else _placed(noise_share(sums(plan, level), random), 0, global_state.sent(plan))
+
+    def _fresh(self, plan: Plan) -> nn.Module:
+        from securefl import vector
+
+        return vector.build(self.model, plan.model_seed)
 
     def module(self, plan: Plan, start: NDArray[np.float32]) -> nn.Module:
         """The model that a round begins with."""
         from securefl import vector
 
-        module = vector.build(self.model, plan.model_seed)
+        module = self._fresh(plan)
         vector.load(module, global_state.parameters(plan, start))
         return module
 
@@ -114,3 +143,10 @@ class Material:
             deviation = held_out.noise_multiplier * METRICS_BOUND
             found = noised(found, deviation, grid(METRICS_BOUND, len(found)), random)
         return [float(value) for value in found / self.held_out.declared_size]
+
+
+def _placed(noise: NDArray[np.int64], start: int, length: int) -> NDArray[np.int64]:
+    """The same in a vector of zeros."""
+    found = np.zeros(length, np.int64)
+    found[start : start + len(noise)] = noise
+    return found

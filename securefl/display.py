@@ -15,6 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from securefl import measures
 from securefl.job import Job
 from securefl.precision import Facts
 from securefl.records import RoundRecord, Summary
@@ -78,7 +79,7 @@ def follow(
 def line(job: Job, record: RoundRecord) -> str:
     """One round in one line, for logs."""
     parts = [
-        f"round {record.round} of {job.rounds}: {len(record.contributors)} of {len(job.clients)} contributed",
+        f"{_which(job, record)}: {len(record.contributors)} of {len(job.clients)} contributed",
         *(f"{client} dropped ({reason}){_outcome(record, client)}" for client, reason in record.dropped.items()),
         *(["VOID: the sum could not be decrypted, the model is unchanged"] if record.void else []),
         *([] if record.accuracy is None else [f"accuracy {record.accuracy:.3f}"]),
@@ -165,6 +166,10 @@ def _outcome(record: RoundRecord, client: str) -> str:
     return " -> recovered" if client in record.recovered else ""
 
 
+def _which(job: Job, record: RoundRecord) -> str:
+    return f"round {record.round} of {job.rounds}" if record.round <= job.rounds else "survey"
+
+
 def _epsilon(job: Job, record: RoundRecord) -> str:
     """The most that any client has spent, of what each allows, where that is known before they sign it at the end."""
     if job.budget is None:
@@ -189,6 +194,10 @@ def _results(job: Job, summary: Summary) -> Iterator[tuple[str, str]]:
             "accuracy",
             f"{summary.accuracy:.3f} on the public test set, by the model after round {summary.rounds}{beside}",
         )
+    if summary.metrics:
+        yield "metrics", f"on the same test set: {measures.told(summary.metrics, summary.metrics_unit)}"
+    if summary.survey is not None:
+        yield "survey", str(summary.survey)
     if job.budget is None:
         yield "epsilon", "none: no differential privacy, nothing bounds what the model reveals about one record"
     else:

@@ -1,6 +1,7 @@
 """Finding a public data file: where ``SECUREFL_DATA`` points, then the cache, then its original source.
 
-A file counts only if its SHA-256 is the expected one, wherever it was found. There is no mirror and no retry.
+A file counts only if its SHA-256 is the expected one, wherever it was found: its own, or that of what is inside where
+how it was packed may differ. There is no mirror and no retry.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import http.client
 import os
 import tempfile
 import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from securefl.errors import DataUnavailable
@@ -18,34 +22,49 @@ _TIMEOUT = 30.0  # seconds without a byte
 _LARGEST = 256 * 2**20  # bytes; ten times the largest file of any pilot
 
 
-def locate(folder: str, file: str, sha256: str, url: str) -> Path:
+Unpack = Callable[[bytes], bytes]
+
+
+def locate(folder: str, file: str, sha256: str, url: str, *, opened: Unpack = bytes, extracted: Unpack = bytes) -> Path:
     """A local file with that hash: ``$SECUREFL_DATA/folder/file``, else the cached copy, else fetched from ``url``.
 
-    Raises ``DataUnavailable``, in one line with both remedies, if there is none to be had or its hash differs.
+    ``opened``: the hash is of what this makes of a file's content. ``extracted`` takes the file out of what ``url``
+    sends. Raises ``DataUnavailable``, in one line with both remedies, if there is none to be had or its hash differs.
     """
     given = os.environ.get("SECUREFL_DATA")
     if given and (path := Path(given) / folder / file).is_file():
-        _verify(path.read_bytes(), sha256, f"{path}", f"restore it from {url}, or unset SECUREFL_DATA")
+        _verify(path.read_bytes(), opened, sha256, f"{path}", f"restore it from {url}, or unset SECUREFL_DATA")
         return path
-    path = _cache() / folder / file
+    path = cache_folder() / folder / file
     if path.is_file():
-        _verify(path.read_bytes(), sha256, f"{path}", "delete it, and it is fetched again")
+        _verify(path.read_bytes(), opened, sha256, f"{path}", "delete it, and it is fetched again")
         return path
-    content = _fetch(url, f"{folder}/{file}")
-    _verify(content, sha256, url, f"put the original at $SECUREFL_DATA/{folder}/{file}")
+    remedy = f"put the original at $SECUREFL_DATA/{folder}/{file}"
+    content = _unpacked(_fetch(url, f"{folder}/{file}"), extracted, url, remedy)
+    _verify(content, opened, sha256, url, remedy)
     _write(path, content)
     return path
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where what was fetched or made is kept, for this person."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "securefl"
 
 
-def _verify(content: bytes, sha256: str, origin: str, remedy: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
+def _verify(content: bytes, opened: Unpack, sha256: str, origin: str, remedy: str) -> None:
+    found = hashlib.sha256(_unpacked(content, opened, origin, remedy)).hexdigest()
     if found != sha256:
         raise DataUnavailable(f"{origin} is not the expected file (its SHA-256 is {found}, not {sha256}): {remedy}")
+
+
+def _unpacked(content: bytes, unpack: Unpack, origin: str, remedy: str) -> bytes:
+    try:
+        return unpack(content)
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataUnavailable(
+            f"{origin} is not the expected file (it cannot be unpacked: {error}): {remedy}"
+        ) from error
 
 
 def _fetch(url: str, wanted: str) -> bytes:

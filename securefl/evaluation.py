@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from securefl import objective, training, vector
+from securefl import measures, objective, training, vector
 from securefl.data import Dataset
 from securefl.errors import BadInput
 from securefl.mishaps import LostRecords, Tell, unheard
@@ -26,14 +27,25 @@ def accuracy(module: nn.Module, data: Dataset) -> float:
     Exact, so only for data declared public.
     """
     weights = objective.weight(data.labels)
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            right = [_right(module, data, start) for start in range(0, len(data), _ROWS_AT_ONCE)]
-    finally:
-        module.train(was_training)
+    with _evaluating(module):
+        right = [_right(module, data, rows) for rows in _slices(data)]
     return float(weights @ np.concatenate(right) / max(weights.sum(), 1.0))
+
+
+def metrics(module: nn.Module, data: Dataset, size: float = 1.0) -> dict[str, float]:
+    """What :mod:`securefl.measures` has for labels of this kind: of classes or of real numbers, of tokens nothing.
+
+    ``size``: of real labels' unit. Exact, so only for data declared public.
+    """
+    if data.labels.ndim == 2 and data.labels.dtype.kind == "i":
+        return {}
+    with _evaluating(module):
+        parts = [module(torch.from_numpy(data.features[rows])) for rows in _slices(data)]
+        outputs = torch.cat(parts).double()
+    if data.labels.dtype.kind == "f":
+        expected = data.labels.reshape(outputs.shape).astype(np.float64)
+        return measures.of_numbers(outputs.numpy(), expected, size)
+    return measures.of_classes(outputs.softmax(1).numpy(), data.labels.astype(np.int64))
 
 
 def sums(module: nn.Module, data: Dataset, loss_bound: float, tell: Tell = unheard) -> NDArray[np.float64]:
@@ -43,15 +55,23 @@ def sums(module: nn.Module, data: Dataset, loss_bound: float, tell: Tell = unhea
     hears of those, at the owner's.
     """
     found, lost = np.zeros(2), LostRecords()
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            for start in range(0, len(data), _ROWS_AT_ONCE):
-                rows = slice(start, start + _ROWS_AT_ONCE)
-                found += _added(module, data.features[rows], data.labels[rows], loss_bound, lost)
-    finally:
-        module.train(was_training)
+    with _evaluating(module):
+        for rows in _slices(data):
+            found += _added(module, data.features[rows], data.labels[rows], loss_bound, lost)
+    lost.report(tell)
+    return found
+
+
+def scores(module: nn.Module, data: Dataset, tell: Tell = unheard) -> NDArray[np.float64]:
+    """Each record's probability of not being of class 0, shape (n,); 0 where the model's code fails on it."""
+    found, lost = np.zeros(len(data)), LostRecords()
+    with _evaluating(module):
+        for row in range(len(data)):
+            try:
+                outputs = module(torch.from_numpy(data.features[row : row + 1])).double()
+                found[row] = float((1 - outputs.softmax(1)[0, 0]).nan_to_num(nan=0.0).clamp(0, 1))
+            except Exception as error:
+                lost.add(error)
     lost.report(tell)
     return found
 
@@ -60,17 +80,25 @@ def accuracy_of(
     factory: Callable[[], nn.Module], seed: int, parameters: NDArray[np.float32], test: Dataset | None
 ) -> float | None:
     """The accuracy of the module that ``factory`` makes, with these parameters; None without a test set."""
-    if test is None:
-        return None
-    module = vector.build(factory, seed)
-    vector.load(module, parameters)
-    return accuracy(module, test)
+    return None if test is None else accuracy(_made(factory, seed, parameters), test)
+
+
+def metrics_of(
+    factory: Callable[[], nn.Module], seed: int, parameters: NDArray[np.float32], test: Dataset | None, size: float
+) -> dict[str, float]:
+    """The other figures of that module; none without a test set."""
+    return {} if test is None else metrics(_made(factory, seed, parameters), test, size)
 
 
 def centralised_accuracy(
     factory: Callable[[], nn.Module], seed: int, datasets: Sequence[Dataset], test: Dataset, recipe: Recipe
 ) -> float:
-    """Test accuracy of the twin: the same model and number of steps, plain SGD on all clients' rows in one place.
+    """Test accuracy of the twin (:func:`twin`)."""
+    return accuracy(twin(factory, seed, datasets, recipe), test)
+
+
+def twin(factory: Callable[[], nn.Module], seed: int, datasets: Sequence[Dataset], recipe: Recipe) -> nn.Module:
+    """The same model after as many steps of plain SGD on all clients' rows in one place.
 
     Guarantee: none; this pools what the federation keeps apart, so it is for simulations and public data. A DP-SGD
     recipe is run without its clipping and noise.
@@ -85,7 +113,30 @@ def centralised_accuracy(
     for _ in range(recipe.rounds):
         update = training.train(module, pooled, mechanism, recipe.optimizer)
         vector.load(module, vector.flatten(module) + update)
-    return accuracy(module, test)
+    return module
+
+
+def _made(factory: Callable[[], nn.Module], seed: int, parameters: NDArray[np.float32]) -> nn.Module:
+    module = vector.build(factory, seed)
+    vector.load(module, parameters)
+    return module
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """In evaluation mode and without gradients; the module ends as it began."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
+
+
+def _slices(data: Dataset) -> Iterator[slice]:
+    for start in range(0, len(data), _ROWS_AT_ONCE):
+        yield slice(start, start + _ROWS_AT_ONCE)
 
 
 def _added(
@@ -111,8 +162,7 @@ def _added(
     return found
 
 
-def _right(module: nn.Module, data: Dataset, start: int) -> NDArray[np.float64]:
-    rows = slice(start, start + _ROWS_AT_ONCE)
+def _right(module: nn.Module, data: Dataset, rows: slice) -> NDArray[np.float64]:
     outputs = module(torch.from_numpy(data.features[rows]))
     found: NDArray[np.float64] = objective.right(outputs, torch.from_numpy(data.labels[rows])).numpy()
     return found

@@ -1,7 +1,7 @@
 """What travels as "the model": one float32 vector, the parameters and behind them whatever else moves with each round.
 
 Everything that the next round depends on is in it, so that a checkpoint is whole, whoever can read it. In this order:
-parameters; single numbers (``extras``); what clients must know of the strategy (``control``); what only whoever takes
+parameters; single numbers (``extras``) and a survey's counts; what clients must know of the strategy (``control``); what only whoever takes
 its step remembers (``moments``). An update has the first two; a round is announced with the first three.
 """
 
@@ -38,9 +38,20 @@ def extras(plan: Plan) -> tuple[str, ...]:
     return ((CLIP,) if adaptive else ()) + ((ACCURACY, LOSS) if plan.privacy.held_out is not None else ())
 
 
+def surveyed(plan: Plan, vector: NDArray[np.float32]) -> tuple[float, ...]:
+    """What the survey counted (:mod:`securefl.survey`); zeros before it, nothing where there is none."""
+    return tuple(map(float, vector[plan.dimension + len(extras(plan)) : sent(plan)]))
+
+
+def survey_length(plan: Plan) -> int:
+    """How many numbers a survey counts: for each of three models, and for scores of both classes."""
+    asked = plan.privacy.survey
+    return 0 if asked is None else asked.bins * (3 + 2 * (asked.scores is not None))
+
+
 def sent(plan: Plan) -> int:
-    """How many numbers an update has."""
-    return plan.dimension + len(extras(plan))
+    """How many numbers an update has: parameters, single numbers, the survey's counts."""
+    return plan.dimension + len(extras(plan)) + survey_length(plan)
 
 
 def announced(plan: Plan) -> int:
@@ -57,10 +68,11 @@ def first(plan: Plan, parameters: NDArray[np.float32]) -> NDArray[np.float32]:
     """The vector before the first round: control variates and moments are zero, as in the papers, but for v (tau^2)."""
     starting = {CLIP: plan.privacy.client_level.clip if plan.privacy.client_level else _UNKNOWN}
     behind = [starting.get(name, _UNKNOWN) for name in extras(plan)]
+    counts = np.zeros(survey_length(plan), np.float32)
     memory = np.zeros(length(plan) - sent(plan), np.float32)
     if plan.strategy.adaptive:
         memory[-plan.dimension :] = plan.strategy.adaptivity**2  # Reddi et al., section 3: v_-1 >= tau^2
-    return np.concatenate([parameters, np.array(behind, np.float32), memory])
+    return np.concatenate([parameters, np.array(behind, np.float32), counts, memory])
 
 
 def check(plan: Plan, vector: NDArray[np.float32]) -> None:

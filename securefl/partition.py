@@ -1,6 +1,6 @@
-"""Splitting one labelled data set among clients, as benchmarks do: by label skew (Dirichlet) or by label shards.
+"""Splitting one labelled data set among clients: evenly, by label skew (Dirichlet) or by label shards.
 
-Both return one sorted index array a client; together they hold every row once. ``RandomState`` is used because its
+Each returns one sorted index array a client; together they hold every row once. ``RandomState`` is used because its
 stream is frozen (NEP 19): a committed seed means the same split under every numpy.
 """
 
@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 from securefl.errors import BadInput
 
 Rows = NDArray[np.int64]
+
+
+def even(count: int, clients: int, seed: int) -> list[Rows]:
+    """``count`` rows are shuffled and dealt out in parts whose sizes differ by one at most ("IID")."""
+    if not 1 <= clients <= count:
+        raise BadInput(f"{count} rows cannot be dealt to {clients} clients: each needs at least one")
+    return [np.sort(part) for part in np.array_split(np.random.RandomState(seed).permutation(count), clients)]
 
 
 def dirichlet(labels: NDArray[np.int64], clients: int, alpha: float, seed: int) -> list[Rows]:

@@ -78,6 +78,26 @@ class HeldOut(Struct, frozen=True, forbid_unknown_fields=True):
         _as_floats(self, "loss_bound", *(() if noise is None else ("noise_multiplier",)))
 
 
+class Survey(Struct, frozen=True, forbid_unknown_fields=True):
+    """A last round in which nobody trains for the model: each client says, in one of ``bins`` classes, how accurate the
+    model, one of its own and one that it tuned are on its held-out records (:mod:`securefl.survey`).
+
+    ``noise_multiplier``: deviation of the distributed noise on the counts, in lengths of what one client adds.
+    ``scores``: of each client's Gaussian noise on counts of its records' scores, by class; None: they are not asked.
+    """
+
+    noise_multiplier: Positive
+    bins: Annotated[int, Meta(ge=2, le=100)] = 10
+    scores: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.noise_multiplier <= MOST_NOISE or not 0 < (self.scores or 1.0) <= MOST_NOISE:
+            raise BadInput("the noise of a survey is above 0 and finite")
+        if not 2 <= self.bins <= 100:
+            raise BadInput(f"a survey with {self.bins} classes: 2 to 100")
+        _as_floats(self, "noise_multiplier", *(() if self.scores is None else ("scores",)))
+
+
 class PrivacyTerms(Struct, frozen=True, forbid_unknown_fields=True):
     """What a run releases beside local training, and what its owners declare.
 
@@ -90,6 +110,7 @@ class PrivacyTerms(Struct, frozen=True, forbid_unknown_fields=True):
     unit: Unit = "record"
     disjoint: bool = False
     simulated: bool = False
+    survey: Survey | None = None
 
 
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,6 +164,15 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     def participations(self) -> int:
         """The most rounds that one client takes part in."""
         return min(self.rounds, self.cohort.participations or self.rounds)
+
+    @property
+    def last(self) -> int:
+        """The last round's number: that of the survey, where there is one."""
+        return self.rounds + (self.privacy.survey is not None)
+
+    def surveys(self, round: int) -> bool:
+        """Whether this round asks how good the model is, and leaves it as it is."""
+        return round > self.rounds
 
     def at(self, round: int) -> Plan:
         """The same for one round: clients descend at a constant rate."""

@@ -124,7 +124,7 @@ def check_model(plan: Plan, material: Material) -> None:
     training.check(module)
     training.check_labels(module, material.data)
     training.check_apart(module, material.data)
-    if plan.privacy.held_out is not None:
+    if plan.privacy.held_out is not None or plan.privacy.survey is not None:
         if material.held_out is None:
             raise Refused("the plan measures on held-out records and this client has none: give it some")
         training.check_labels(module, material.held_out)
@@ -138,8 +138,8 @@ def check_model(plan: Plan, material: Material) -> None:
 
 def check_round(accepted: Plan, number: int) -> None:
     """Raises ``Refused`` for a round that the plan does not have."""
-    if not 1 <= number <= accepted.rounds:
-        raise Refused(f"round {number} of a plan of {accepted.rounds} rounds: accept a new run if it is to go on")
+    if not 1 <= number <= accepted.last:
+        raise Refused(f"round {number} of a plan of {accepted.last} rounds: accept a new run if it is to go on")
 
 
 def check_announced(announced: Plan, accepted: Plan) -> None:
@@ -185,6 +185,8 @@ def _check_client_level(plan: Plan) -> None:
         raise Refused(
             "the plan weighs clients differently, which client-level noise does not cover: ask for weights of 1"
         )
+    if terms.survey is not None and terms.survey.scores is not None:
+        raise Refused("scores of a survey hide records, not clients: ask for a client-level plan without them")
     if terms.held_out is not None:
         raise Refused("held-out metrics hide records, not clients: ask for a client-level plan without them")
 

@@ -209,11 +209,11 @@ def honest(plan: Plan) -> int:
 
 def ring_noise(plan: Plan) -> float:
     """Standard deviation of the client-level noise of all clients together, in the update's units (clips); else 0."""
-    level = plan.privacy.client_level
-    if level is None:
-        return 0.0
-    largest = max(level.noise_multiplier, level.adaptive.noise_multiplier / 2 if level.adaptive else 0.0)
-    return largest * math.sqrt(plan.largest / honest(plan))
+    level, survey = plan.privacy.client_level, plan.privacy.survey
+    found = [0.0] if survey is None else [survey.noise_multiplier]
+    if level is not None:
+        found += [level.noise_multiplier, level.adaptive.noise_multiplier / 2 if level.adaptive else 0.0]
+    return max(found) * math.sqrt(plan.largest / honest(plan))
 
 
 def layout(plan: Plan) -> Layout:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from securefl.global_state import Measured
+from securefl.plan import Plan
 from securefl.report.hazards import Hazard
+from securefl.survey import Found
 
 
 class RoundRecord(Struct, frozen=True):
@@ -57,7 +62,10 @@ class ServerView(Struct, frozen=True):
 class Summary(Struct, frozen=True):
     """The end of a run. ``upload_bytes`` is the mean per client and round, all exchanges counted. ``id``: the run's;
     ``model_sha256``: of the model's file, in hex. ``budget_epsilon`` and ``delta`` are None, too, where clients are at
-    sites of their own, whose owners decide; ``epsilon_by_client`` then has those who stated theirs.
+    sites of their own, whose owners decide; ``epsilon_by_client`` then has those who stated theirs. ``metrics``: the
+    model's other figures on the public test set, by their keys in :data:`securefl.measures.NAMES`; ``metrics_unit``: of
+    those that are errors. ``survey``: what the last round asked, where one did. ``participation``: rounds that each
+    client contributed to.
     """
 
     accuracy: float | None
@@ -79,3 +87,13 @@ class Summary(Struct, frozen=True):
     run: str
     model: str
     report: str
+    metrics: dict[str, float] = {}
+    metrics_unit: str = ""
+    survey: Found | None = None
+    participation: dict[str, int] = {}
+
+
+def participation(plan: Plan, history: Sequence[RoundRecord]) -> dict[str, int]:
+    """How many rounds each client contributed to."""
+    counts = Counter(name for record in history for name in record.contributors)
+    return {name: counts[name] for name in plan.clients}

@@ -60,7 +60,7 @@ def conduct(
     """The same on any engine, with clients that are enrolled; ``enough`` is asked before each round."""
     server.set_up(transcript.recording(parties.exchange(0), 0))
     left_out = LeftOut()
-    while server.round_number < (server.plan.rounds if rounds is None else rounds) and not enough():
+    while server.round_number < (server.plan.last if rounds is None else rounds) and not enough():
         yield one_round(server, parties, transcript, left_out)
     server.finish(transcript.recording(parties.exchange(server.round_number), server.round_number))
 

@@ -17,17 +17,17 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from securefl import closing, settings, stopping
+from securefl import closing, global_state, settings, stopping, survey
 from securefl import job as jobs
 from securefl.calibration import calibrated
 from securefl.errors import BadInput, NotARun, RunExists
-from securefl.export import model_file
+from securefl.export import model_file, save_adapters
 from securefl.job import Job
 from securefl.parties import Carried, Held, Setting
 from securefl.plan import Plan
 from securefl.progress import Watcher
 from securefl.protection import KINDS
-from securefl.records import RoundRecord, Summary
+from securefl.records import RoundRecord, Summary, participation
 from securefl.report import declared, facts
 from securefl.report.canonical import many
 from securefl.report.statement import SignedStatement
@@ -269,6 +269,16 @@ class Run:
         recipe = self._federation.twin or Recipe(self.job.mechanism, self.job.optimizer, self.job.rounds)
         return evaluation.centralised_accuracy(self._federation.model, self.plan.model_seed, data, self._test, recipe)
 
+    def _survey(self) -> survey.Found | None:
+        """What the last round asked, where it was one that asked and somebody here can read it."""
+        if not self.history or not self.plan.surveys(self.history[-1].round):
+            return None
+        vector, last = self._server.vector, self.history[-1]
+        counts = self._parties.surveyed(self._server.run, last.round)
+        if vector is not None:
+            counts = global_state.surveyed(self.plan, vector)
+        return survey.found(self.plan, counts, len(last.contributors)) if counts else None
+
     def _accuracy(self, held: Held | None) -> float | None:
         """On the public test set; where only clients elsewhere can read the model, as they measured it last."""
         from securefl import evaluation
@@ -289,6 +299,8 @@ class Run:
 
     def _summary(self, stated: Sequence[SignedStatement]) -> Summary:
         held = self._model()
+        if held is not None:
+            save_adapters(self._federation.model, self.plan.model_seed, held.parameters, held.path.parent)
         hashes = Counter(one.statement.model for one in stated if one.statement.model != "unknown")
         if held is None and not hashes:
             raise NotARun("no client holds the model of the last round: securefl resume continues until one does")
@@ -306,7 +318,7 @@ class Run:
             epsilon_by_client=spent,
             budget_epsilon=budget.epsilon if budget else None,
             delta=budget.delta if budget else None,
-            rounds=self._server.round_number,
+            rounds=min(self._server.round_number, self.plan.rounds),
             protection=self.plan.protection,
             dropouts_recovered=sum(len(record.recovered) for record in self.history),
             upload_bytes=sum(sum(record.upload_bytes.values()) for record in self.history) // per_client_round,
@@ -319,6 +331,8 @@ class Run:
             report=str(self.folder / "report.html"),
             id=self._server.run,
             model_sha256=hashes.most_common(1)[0][0] if held is None else hashlib.sha256(held.file).hexdigest(),
+            survey=self._survey(),
+            participation=participation(self.plan, self.history),
             metrics=self._metrics(held),
             metrics_unit="" if self._federation.scale is None else self._federation.scale.unit,
         )

@@ -51,7 +51,7 @@ def load(job: Job, names: Sequence[str] | None = None) -> Material:
     test = federation.test() if federation.test else None
     names = federation.clients if names is None else names
     held_out: dict[str, Dataset] = {}
-    if job.metrics is not None and federation.held_out is not None:
+    if (job.metrics is not None or job.survey is not None) and federation.held_out is not None:
         held_out = {name: federation.held_out(name) for name in names}
     return Material(federation, {name: federation.load(name) for name in names}, held_out, test)
 

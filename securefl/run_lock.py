@@ -30,15 +30,17 @@ class Lock:
 _held: Final[weakref.WeakValueDictionary[tuple[int, int], Lock]] = weakref.WeakValueDictionary()
 
 
-def lock(folder: Path) -> Lock:
+def lock(folder: Path, name: str = LOCK) -> Lock:
     """Keep all other processes from running in this folder, for as long as what is returned is kept.
+
+    ``name``: of the file that is locked, where a folder has room for one process of each of several kinds.
 
     Raises ``BadInput`` where another process runs in it. Who only reads needs no lock. Nothing is locked on Windows,
     which has no ``flock``, nor on file systems that have no locks: it is then on the person not to start two.
     """
-    with explained(folder / LOCK):
+    with explained(folder / name):
         require_name(folder)
-        descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        descriptor = os.open(folder / name, os.O_CREAT | os.O_RDWR, 0o600)
     status = os.fstat(descriptor)
     key = status.st_dev, status.st_ino
     if (shared := _held.get(key)) is not None:
@@ -46,7 +48,7 @@ def lock(folder: Path) -> Lock:
         return shared
     try:
         _take(descriptor, folder)
-        _refuse_deleted(key, folder)
+        _refuse_deleted(key, folder, name)
     except BaseException:
         os.close(descriptor)
         raise
@@ -54,10 +56,10 @@ def lock(folder: Path) -> Lock:
     return held
 
 
-def _refuse_deleted(key: tuple[int, int], folder: Path) -> None:
+def _refuse_deleted(key: tuple[int, int], folder: Path, name: str = LOCK) -> None:
     """Whoever had the lock before may have deleted it, and then it keeps nobody out."""
-    with explained(folder / LOCK):
-        now = os.stat(folder / LOCK)
+    with explained(folder / name):
+        now = os.stat(folder / name)
     if (now.st_dev, now.st_ino) != key:
         raise BadInput(f"another process has just deleted {folder}: try again")
 

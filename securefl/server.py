@@ -212,8 +212,9 @@ class Server:
         return self._move(aggregate, formed)
 
     def _available(self, without: Collection[str]) -> list[str]:
-        """Who may be asked: not those who took part as often as the plan has it."""
-        counts, most = self._state.counts, self.plan.participations
+        """Who may be asked: not those who took part as often as the plan has it, but for the survey."""
+        counts, surveys = self._state.counts, self.plan.surveys(self._state.round + 1)
+        most = self.plan.last if surveys else self.plan.participations
         return [name for name in self.plan.clients if name not in without and counts.get(name, 0) < most]
 
     def _sampler(self, number: int, attempt: int) -> Random:

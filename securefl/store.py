@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from protocols.errors import SessionSpent
 from securefl.errors import BadInput, NotARun, Refused, SecureFLError
 
 _APPLICATION = int.from_bytes(b"sFLs")
@@ -83,7 +84,9 @@ class Store:
             self._connection.executemany("INSERT OR REPLACE INTO value VALUES (?, ?)", list(values.items()))
 
     def join_attempt(self, run: str, round: int, attempt: int) -> None:
-        """Remember that this attempt was joined. Raises ``Refused`` unless it is later than all before in the run.
+        """Remember that this attempt was joined.
+
+        Raises ``SessionSpent`` unless it is later than all before in the run: a client that restarted has left it.
 
         Durable before anything is signed: else a restarted client could be led into a session a second time.
         """
@@ -92,7 +95,7 @@ class Store:
             if row is not None and not all(isinstance(number, int) for number in row):
                 raise _damaged(self._path, f"what was joined of run {run!r} is no number")
             if row is not None and (round, attempt) <= (row[0], row[1]):
-                raise Refused(
+                raise SessionSpent(
                     f"round {round}, attempt {attempt} is not after round {row[0]}, attempt {row[1]}, joined before"
                 )
             self._connection.execute("INSERT OR REPLACE INTO joined VALUES (?, ?, ?)", (run, round, attempt))

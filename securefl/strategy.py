@@ -31,6 +31,11 @@ def step(
     whoever they were (McMahan et al., ICLR 2018, section 3.2). Elementwise float64 + - * / and square roots, then one
     rounding to float32.
     """
+    if plan.surveys(round):  # counts, and nothing else
+        counted = slice(plan.dimension + len(global_state.extras(plan)), global_state.sent(plan))
+        found = vector.copy()
+        found[counted] = total[counted]
+        return found
     parts, factor = divisor(plan, contributors), 1.0
     if plan.privacy.client_level is not None:
         factor, parts = global_state.clip(plan, vector), float(plan.expected)
@@ -38,9 +43,17 @@ def step(
     start = vector[: plan.dimension].astype(np.float64)
     rate = plan.strategy.learning_rate * plan.strategy.schedule.factor(round, plan.rounds)
     direction, moments = _direction(plan.strategy, mean, global_state.moments(plan, vector).astype(np.float64))
-    behind = _behind(plan, vector, total[plan.dimension :] / divisor(plan, contributors))
-    found = [start + rate * direction, np.array(behind), _control(plan, vector, mean, contributors, round), *moments]
-    return np.concatenate(found).astype(np.float32)
+    single = slice(plan.dimension, plan.dimension + len(global_state.extras(plan)))
+    behind = _behind(plan, vector, total[single] / divisor(plan, contributors))
+    counts = np.zeros(global_state.survey_length(plan))
+    moved = [
+        start + rate * direction,
+        np.array(behind),
+        counts,
+        _control(plan, vector, mean, contributors, round),
+        *moments,
+    ]
+    return np.concatenate(moved).astype(np.float32)
 
 
 def _direction(

@@ -67,6 +67,10 @@ class Together:
         current = (client for client in self.clients if client.model_round(run) == round)
         return next((client.measured(run) for client in current), None)
 
+    def surveyed(self, run: str, round: int) -> tuple[float, ...]:
+        current = (client for client in self.clients if client.model_round(run) == round)
+        return next((client.surveyed(run) for client in current), ())
+
     def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
         for client in self.clients:
             if lost.get(client.name) == "refused: budget":

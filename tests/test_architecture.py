@@ -31,6 +31,8 @@ DOORS = {
     "dp_accounting": "securefl/privacy/accountant.py",
     "rfc8785": "securefl/report/canonical.py",
     "nvflare": "securefl/engines/nvflare/",
+    "peft": "securefl/llm/",
+    "transformers": "securefl/llm/",
     "prometheus_client": "securefl/metrics.py",
     "ray": "securefl/engines/ray/",
 }

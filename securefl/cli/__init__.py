@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 import msgspec
 import typer
 
-from securefl.cli import auditing, keeping, machine, measuring, peering, running, serving, siting
+from securefl.cli import auditing, keeping, language, machine, measuring, peering, running, serving, siting
 from securefl.cli.options import Interrupted
 from securefl.errors import BadInput, SecureFLError
 
@@ -76,6 +76,8 @@ app.command()(running.check)
 app.command()(running.resume)
 app.command()(measuring.audit)
 app.command()(measuring.attack)
+app.command()(language.generate)
+app.command()(language.estimate)
 app.command()(auditing.report)
 app.command()(auditing.verify)
 app.add_typer(auditing.ledger)

@@ -53,6 +53,7 @@ def start_site(folder: SiteHome) -> None:
     home = SiteFolder(folder)
     invited, name = home.invitation(), home.site_file().name
     home.roster()
+    held = home.lock_start()
     kit.harden(home.kit, "site")
     for warning in near_their_end(home.kit):
         _say(warning)
@@ -62,6 +63,7 @@ def start_site(folder: SiteHome) -> None:
     supervisor.add("line", kit.site_command(home.kit), home.path / "line.log")
     _say(f"{name} dials {invited.host}:{invited.port}; Ctrl-C ends")
     supervisor.run()
+    del held
 
 
 def client(folder: SiteHome) -> None:
@@ -89,21 +91,25 @@ def plans(folder: SiteHome, as_json: AsJson = False) -> None:
 
     waiting = Approvals(SiteFolder(folder).plans).waiting()
     console = console_for(as_json)
-    for name, plan in waiting.items():
-        labelled(console, described(name, plan))
+    for one in waiting:
+        labelled(console, described(one))
     if not waiting:
         console.print("no plan waits for approval")
     if as_json:
-        typer.echo(msgspec.json.encode(waiting).decode())
+        answer = [{"name": one.name, "proposed_by": one.by, "plan": one.plan} for one in waiting]
+        typer.echo(msgspec.json.encode(answer).decode())
+
+
+_PlanName = Annotated[str, typer.Argument(metavar="PLAN", help="The plan's hash, as 'securefl site plans' prints it.")]
+_By = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Who proposed it, as 'securefl site plans' says, where more than one did."),
+]
 
 
 @site.command()
-def approve(
-    folder: SiteHome,
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="The plan's hash, as 'securefl site plans' prints it.")],
-    as_json: AsJson = False,
-) -> None:
-    """Take part in one run of a plan that waits for approval.
+def approve(folder: SiteHome, plan: _PlanName, by: _By = None, as_json: AsJson = False) -> None:
+    """Take part in one run, of whoever proposed it, of a plan that waits for approval.
 
     Example:  [bold]securefl site approve hospital-1 3f0c...[/]
     """
@@ -111,10 +117,26 @@ def approve(
     from securefl.deployment.site_folder import SiteFolder
     from securefl.deployment.words import described
 
-    approved = Approvals(SiteFolder(folder).plans).approve(plan)
-    labelled(console_for(as_json), {**described(plan, approved), "approved": "for one run, whichever asks first"})
+    approved = Approvals(SiteFolder(folder).plans).approve(plan, by)
+    whose = f"for one run of {approved.by}, whichever begins first"
+    labelled(console_for(as_json), {**described(approved), "approved": whose})
     if as_json:
-        typer.echo(msgspec.json.encode({"approved": plan}).decode())
+        typer.echo(msgspec.json.encode({"approved": plan, "proposed_by": approved.by}).decode())
+
+
+@site.command()
+def reject(folder: SiteHome, plan: _PlanName, by: _By = None, as_json: AsJson = False) -> None:
+    """Have a plan wait no longer, however often it is proposed; it can be approved all the same later.
+
+    Example:  [bold]securefl site reject hospital-1 3f0c...[/]
+    """
+    from securefl.deployment.approvals import Approvals
+    from securefl.deployment.site_folder import SiteFolder
+
+    rejected = Approvals(SiteFolder(folder).plans).reject(plan, by)
+    labelled(console_for(as_json), {"rejected": f"plan {rejected.name}, proposed by {rejected.by}"})
+    if as_json:
+        typer.echo(msgspec.json.encode({"rejected": plan, "proposed_by": rejected.by}).decode())
 
 
 def _say(line: str) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from securefl.errors import BadInput
+from securefl.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def labelled(console: Console, lines: Mapping[str, str]) -> None:
-    """One line an entry."""
+    """One line an entry, whatever is in it: some texts are others' words."""
     for label, text in lines.items():
-        console.print(f"{label:12} {text}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{label:12} {printable(text)}", soft_wrap=True, markup=False, highlight=False)
 
 
 def findings(console: Console, found: Sequence[Finding], as_json: bool) -> None:
@@ -27,7 +28,7 @@ def findings(console: Console, found: Sequence[Finding], as_json: bool) -> None:
     styles = {"ok": "", "warning": "yellow", "problem": "bold red"}
     for one in found:
         word = "" if one.level == "ok" else f"{one.level.upper()}: "
-        line = f"{one.subject:12} {word}{one.text}"
+        line = f"{one.subject:12} {word}{printable(one.text)}"
         console.print(line, style=styles[one.level], soft_wrap=True, markup=False, highlight=False)
     problems = sum(one.level == "problem" for one in found)
     if as_json:

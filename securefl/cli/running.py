@@ -30,7 +30,9 @@ _ACTING: Final = "acting@"
 
 
 def demo(
-    pilot: Annotated[str, typer.Option(metavar="NAME", help="breast-cancer or heart.")] = "breast-cancer",
+    pilot: Annotated[
+        str, typer.Option(metavar="NAME", help="breast-cancer, heart, credit, students, digits or another pilot.")
+    ] = "breast-cancer",
     protection: Annotated[
         str, typer.Option(metavar="KIND", help="What hides the updates: plain, secagg, ckks-unmasked or ckks.")
     ] = "secagg",

@@ -1,4 +1,4 @@
-"""The commands of a site among separate organisations: ``site init``, ``join`` and ``check``."""
+"""The commands of a site among separate organisations: ``site init``, ``join``, ``check`` and ``accept-ledger``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from securefl.cli.lines import findings, labelled
 from securefl.cli.options import AsJson, NewFolder, SiteHome, console_for
-from securefl.errors import BadInput
+from securefl.errors import BadInput, Refused
 
 site = typer.Typer(
     name="site",
@@ -110,3 +110,35 @@ def check(folder: SiteHome, as_json: AsJson = False) -> None:
     with console.status("looking", spinner="line"):
         found = list(of_site(SiteFolder(folder)))
     findings(console, found, as_json)
+
+
+@site.command("accept-ledger")
+def accept_ledger(
+    folder: SiteHome,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a ledger that is older than what was spent, or with none: what it lacks is counted no more.
+
+    Restore the newest copy instead, if there is any. Else first take what was spent beyond the ledger, as the last
+    reports say, off 'epsilon' in site.toml.
+
+    Example:  [bold]securefl site accept-ledger hospital-1[/]
+    """
+    from securefl.deployment import ledger_head
+    from securefl.deployment.site_folder import SiteFolder
+
+    home = SiteFolder(folder)
+    if (missing := ledger_head.lacking_in(home)) is None:
+        raise BadInput(f"the ledger in {folder} has all that was charged: there is nothing to accept")
+    question = f"The ledger is not the one that was charged ({missing}). Is what it lacks off 'epsilon' in site.toml?"
+    try:
+        agreed = yes or typer.confirm(question, err=as_json)
+    except typer.Abort:
+        agreed = False
+    if not agreed:
+        raise Refused("nothing was changed: restore the newest copy, or lower epsilon, then answer y, or use --yes")
+    left = ledger_head.accept(home)
+    labelled(console_for(as_json), {"accepted": f"a ledger with {left} charges ({missing})"})
+    if as_json:
+        typer.echo(msgspec.json.encode({"charges": left}).decode())

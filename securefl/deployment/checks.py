@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from securefl.deployment import ledger_head
 from securefl.deployment.server_folder import ServerFolder
 from securefl.deployment.site_file import SiteFile
 from securefl.deployment.site_folder import SiteFolder
@@ -99,6 +100,11 @@ def _budget(site: SiteFolder, found: SiteFile) -> Iterator[Finding]:
     if found.seed is not None:
         yield Finding("warning", "simulation", "noise and samples come from a seed, and protect nobody")
     path = site.ledger(found.data_name, found.name)
+    try:
+        ledger_head.check(site, found)
+    except SecureFLError as error:
+        yield Finding("problem", "budget", str(error))
+        return
     if not is_ledger(path):
         yield Finding("ok", "budget", f"epsilon {found.budget.epsilon:g}, of which nothing is spent")
         return

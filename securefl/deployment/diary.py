@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from protocols.aggregation.messages import Refusal
 from protocols.errors import MalformedMessage
 from protocols.wire import decode, kind
 from securefl.coarse import coarse
+from securefl.printable import printable
 from securefl.transcript import KINDS
 
 _BYTES: Final = 10 * 1024 * 1024
@@ -37,8 +39,8 @@ class Diary:
         self._owner = _logger(f"securefl.owner.{log}", log.with_name(OWNER))
 
     def tell(self, what: str) -> None:
-        """For the owner."""
-        self._owner.info("%s %s", _now(), what)
+        """For the owner: one entry, whatever is in it. A text of several lines goes on indented."""
+        self._owner.info("%s %s", _now(), "\n    ".join(map(printable, what.splitlines())))
 
     def event(self, event: str, **facts: str | int) -> None:
         """For machines. ``facts`` must not depend on records."""
@@ -76,13 +78,20 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+class _Private(RotatingFileHandler):
+    """Each of its files is the owner's own, those that are begun later, too."""
+
+    def _open(self) -> TextIOWrapper:
+        os.close(os.open(self.baseFilename, os.O_CREAT | os.O_APPEND, 0o600))
+        return super()._open()
+
+
 def _logger(name: str, path: Path) -> logging.Logger:
     logger = logging.getLogger(name)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     if not logger.handlers:
-        os.close(os.open(path, os.O_CREAT | os.O_APPEND, 0o600))  # the owner's own
-        handler = RotatingFileHandler(path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8")
+        handler = _Private(path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
     return logger

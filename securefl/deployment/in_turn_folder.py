@@ -15,6 +15,7 @@ from securefl import settings
 from securefl.errors import BadInput, NotARun
 from securefl.job import Job
 from securefl.plan import Plan
+from securefl.progress import Tell, nobody
 from securefl.report import JSON
 from securefl.run_folder import ENGINE, JOB, PLAN, STORE, private_folder, write
 from securefl.settings import InTurnApart
@@ -86,7 +87,14 @@ class InTurnFolder:
         os.replace(partial, self.path)
 
 
-def all_in(runs: Path) -> list[InTurnFolder]:
-    """Those that lie in a site's folder of runs."""
-    found = (path for path in sorted(runs.glob("[0-9a-f]*")) if (path / ENGINE).exists())
-    return [InTurnFolder(path) for path in found if isinstance(settings.read(path), InTurnApart)]
+def all_in(runs: Path, tell: Tell = nobody) -> list[InTurnFolder]:
+    """Those that lie in a site's folder of runs; ``tell`` hears of those that cannot be read, which are left out."""
+    found = []
+    for path in sorted(runs.glob("[0-9a-f]*")):
+        try:
+            if (path / ENGINE).exists() and isinstance(settings.read(path), InTurnApart):
+                InTurnFolder(path).plan()
+                found.append(InTurnFolder(path))
+        except NotARun as error:
+            tell(str(error))
+    return found

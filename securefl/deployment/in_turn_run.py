@@ -7,6 +7,8 @@ from pathlib import Path
 
 from protocols.aggregation.session import Roster
 from protocols.primitives import Identity
+from protocols.wire import encode
+from securefl.checkpoint import State
 from securefl.data import Dataset
 from securefl.deployment.in_turn_folder import InTurnFolder
 from securefl.deployment.site import Site
@@ -20,6 +22,7 @@ from securefl.peers.circle import Circle
 from securefl.peers.clock import Clock
 from securefl.peers.journal import Journal
 from securefl.peers.memory import Memory
+from securefl.peers.messages import Fetched, FetchRequest, TurnReply, TurnRequest
 from securefl.peers.peer import Peer
 from securefl.progress import Tell, Watcher, nobody
 from securefl.run import Run
@@ -110,6 +113,20 @@ def write_model(folder: InTurnFolder, site: Site, peer: Apart) -> None:
     if peer.peer.over and model is not None:
         plan = folder.plan()
         write(folder.path / MODEL, model_file(site.model_of(plan), plan.model_seed, model))
+
+
+def past(folder: InTurnFolder, site: Site, sender: str, asked: TurnRequest | FetchRequest) -> bytes:
+    """What a site still answers of a run that is over here and that it has no peer of any more: how far it got, and its
+    batons. Raises ``Refused`` for whoever took no part.
+    """
+    plan = folder.plan()
+    if sender not in plan.clients:
+        raise Refused(f"{sender} asks about run {folder.run}, in which it took no part")
+    circle = Circle(folder.run, plan, Roster({name: site.roster.public_key(name) for name in plan.clients}))
+    memory = Memory(Store(folder.store), circle, State(run=folder.run))
+    if isinstance(asked, TurnRequest):
+        return encode(TurnReply(memory.standing.round))
+    return encode(Fetched(memory.settled(asked.round), None))
 
 
 def _nobodys(client: str) -> Dataset:

@@ -38,8 +38,8 @@ def propose(home: SiteFolder, job: Job, deadlines: Deadlines) -> tuple[InTurnFol
     plan = draft.of_job(whole).plan(module, sorted(job.clients))
     folder = InTurnFolder(home.runs / os.urandom(16).hex())
     approvals = Approvals(home.plans)
-    approvals.ask(plan)
-    approvals.approve(plan.digest().hex())
-    approvals.take(plan, folder.run)
+    approvals.ask(plan, own)
+    approvals.approve(plan.digest().hex(), own)
+    approvals.take(plan, folder.run, own)
     folder.make(whole.to_toml(), plan, InTurnApart(deadlines), proposed=True)
     return folder, plan

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Final
 
-from protocols.errors import Forged, MalformedMessage, ProtocolError
+from protocols.errors import Forged, ProtocolError
 from protocols.primitives import verify
 from securefl.deployment.diary import Diary
 from securefl.deployment.peering import Peering
@@ -15,7 +15,7 @@ from securefl.deployment.site_folder import SiteFolder
 from securefl.engines.letters import Ask, claim
 from securefl.engines.mailbox import Mailbox
 from securefl.engines.nvflare import frames
-from securefl.engines.nvflare.frames import Ready
+from securefl.engines.nvflare.frames import Forwarded, Ready
 from securefl.engines.pipe import Door, Lost, Pipe
 from securefl.peers.channel import MAGIC
 from securefl.run_lock import lock
@@ -49,15 +49,17 @@ def serve(folder: SiteFolder, ready: Callable[[], None] = lambda: None) -> None:
 
 
 def _answer(asking: Pipe, mailbox: Mailbox, peering: Peering, diary: Diary) -> None:
-    """Who connects asks one thing, as the server or, sealed, as a peer; or is the worker who carries letters out."""
+    """Who connects is the worker who carries letters out, or it forwards one thing that somebody asks: the server or,
+    sealed, a peer. Which of the two it is the worker says first, and no letter can.
+    """
     try:
-        data = asking.receive(_READ)
-        if data.startswith(MAGIC):
-            asking.send(peering.receive(data))
-        elif (worker := _worker(data)) is not None:
-            peering.carrier.serve(asking, worker)
-        else:
-            asking.send(mailbox.receive(data, PATIENCE))
+        match frames.decoded(asking.receive(_READ)):
+            case Ready() as worker:
+                peering.carrier.serve(asking, worker)
+            case Forwarded():
+                letter = asking.receive(_READ)
+                sealed = letter.startswith(MAGIC)
+                asking.send(peering.receive(letter) if sealed else mailbox.receive(letter, PATIENCE))
     except Forged as error:  # another site, for example, that speaks as the coordinator
         diary.tell(str(error))
     except (Lost, ProtocolError):
@@ -76,11 +78,3 @@ def _by_the_coordinator(folder: SiteFolder, name: str) -> Callable[[Ask], None]:
         verify(key, ask.signature, claim(name, ask.id, ask.body), "the coordinator under a letter")
 
     return check
-
-
-def _worker(data: bytes) -> Ready | None:
-    try:
-        frame = frames.decoded(data)
-    except MalformedMessage:
-        return None
-    return frame if isinstance(frame, Ready) else None

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from protocols.aggregation.messages import KeysRequest, Refusal
+from protocols.aggregation.messages import Refusal
 from protocols.aggregation.session import Roster
-from protocols.delivery.messages import JoinRequest
 from protocols.errors import ConfigurationError, MalformedMessage, ProtocolError
 from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
@@ -24,13 +23,14 @@ from securefl.account import load_identity
 from securefl.client import Client
 from securefl.closing import StateRequest
 from securefl.data import Dataset
-from securefl.deployment.approvals import Approvals
+from securefl.deployment import ledger_head
+from securefl.deployment.approvals import COORDINATOR
+from securefl.deployment.decisions import Decisions
 from securefl.deployment.diary import Diary
 from securefl.deployment.site_folder import SiteFolder
 from securefl.errors import BadInput, BudgetExceeded, NotARun, Refused, SecureFLError
+from securefl.named_run import Begun, begun, named_run
 from securefl.plan import Plan
-from securefl.privacy.fingerprint import fingerprint, fingerprint_key, refuse_twin
-from securefl.privacy.ledger import Ledger, Owner
 from securefl.proposal import Consent, Propose, Word, plan_of
 from securefl.run_folder import MODEL, private_folder, write
 from securefl.store import Store
@@ -39,16 +39,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _PINNED: Final = "pinned plan"
-_IN_TURN: Final = "runs without a server"
-
-
-class _Named(Struct, frozen=True, array_like=True):
-    """The beginning of an announcement; what follows is the client's to read."""
-
-    run: str
-    round: int
-    attempt: int
-    plan: Plan
+_IN_TURN: Final = "runs without a server, and who proposed them"
+_PROPOSED: Final = 1000  # runs that the coordinator proposed and that are remembered as its own before they begin
 
 
 class _Pinned(Struct, frozen=True):
@@ -63,10 +55,13 @@ class Site:
         self._folder, self._diary = folder, diary
         self._file = folder.site_file()
         self._roster = folder.roster().pinned()
-        self._approvals = Approvals(folder.plans)
         self._data, self._held_out, self._test = self._file.load(), self._file.held_out(), self._file.test()
         self._keep, self._store = Store(folder.keep), Store(folder.store)
-        self._ledger = self._opened()
+        self._ledger = ledger_head.opened(folder, self._file, self._keep, self._data)
+        self._decisions = Decisions(folder, self._file, self._keep, self._ledger)
+        self._coordinators: dict[str, None] = {}
+        # Runs without a server, with who proposed each: read by whoever asks while another request is answered.
+        self._in_turn = msgspec.msgpack.decode(self._store.get(_IN_TURN) or b"\x80", type=dict[str, str])
         self._client: Client | None = None
         self._pinned: _Pinned | None = None
         self._lock = Lock()
@@ -97,18 +92,34 @@ class Site:
 
     def handle_in_turn(self, request: bytes) -> bytes:
         """The same in a run without a server, for who may ask: that is for :mod:`securefl.peers` to say."""
-        return self._handled(request, self._answer)
+        return self._handled(request, self._answer_in_turn)
 
-    def consent(self, run: str, plan: Plan) -> Word:
-        """Whether the owner takes part in this run without a server: then no server is answered in it."""
+    def consent(self, run: str, plan: Plan, by: str) -> Word:
+        """Whether the owner takes part in this run without a server, which a member proposes. No server is answered in
+        it from then on; nothing else changes before it begins.
+        """
         with self._lock:
             in_turn = self._in_turn
-            if run not in in_turn and self._store.joined(run):
+            if run not in in_turn and (run in self._coordinators or self._store.joined(run)):
                 return "refused"  # with a server
-            word = self._word(run, plan)
+            word = self._word(run, plan, in_turn.get(run, by))
             if word == "accepted" and run not in in_turn:
-                self._store.put({_IN_TURN: msgspec.msgpack.encode(sorted(in_turn | {run}))})
+                self._keep_in_turn({**in_turn, run: by})
             return word
+
+    def proposer(self, run: str) -> str | None:
+        """Who proposed a run without a server that the owner takes part in; None of any other."""
+        return self._in_turn.get(run)
+
+    def joined(self, run: str) -> bool:
+        """Whether any attempt of this run was joined."""
+        with self._lock:
+            return self._store.joined(run)
+
+    def forget(self, run: str) -> None:
+        """That the owner would have taken part in a run without a server, which has not begun."""
+        with self._lock:
+            self._keep_in_turn({other: by for other, by in self._in_turn.items() if other != run})
 
     def model_of(self, plan: Plan) -> Callable[[], nn.Module]:
         """Among the models that the owner installed, the one of this architecture. Raises ``Refused`` for none."""
@@ -126,6 +137,8 @@ class Site:
         with self._lock, self._diary.answering(_kind(request)) as answering:
             try:
                 reply = answer(request)
+                if self._ledger is not None:  # before anything leaves that it was charged for
+                    ledger_head.remember(self._keep, self._ledger)
             except (ProtocolError, SecureFLError, ConfigurationError) as error:
                 self._diary.tell(str(error))
                 reply = encode(Refusal("protocol" if isinstance(error, ProtocolError) else "policy"))
@@ -138,78 +151,83 @@ class Site:
 
     def _answer_server(self, request: bytes) -> bytes:
         """Raises ``Refused`` in a run that has none, whoever says that it is one."""
-        match kind(request):
-            case Propose.KIND:
-                run = decode(request, Propose).run
-            case KeysRequest.KIND:
-                run = _named(decode(request, KeysRequest).announcement).run
-            case JoinRequest.KIND:
-                run = _named(decode(request, JoinRequest).announcement).run
-            case _:
-                run = "" if self._pinned is None else self._pinned.run
+        run = self._run_of(request)
         if run in self._in_turn:
             raise Refused(
                 f"run {run} has no server: its clients act in turn, and speak to each other in sealed letters"
             )
-        return self._answer(request)
+        if kind(request) == Propose.KIND:
+            proposal = decode(request, Propose)
+            word = self._word(run, plan_of(proposal), COORDINATOR)
+            if word == "accepted":
+                self._coordinators = dict.fromkeys([*self._coordinators, run][-_PROPOSED:])
+            return encode(Consent(word))
+        return self._answer(request, COORDINATOR)
 
-    @property
-    def _in_turn(self) -> frozenset[str]:
-        """Runs without a server."""
-        return frozenset(msgspec.msgpack.decode(self._store.get(_IN_TURN) or b"\x90", type=list[str]))
+    def _answer_in_turn(self, request: bytes) -> bytes:
+        """Raises ``Refused`` in any other run: that a member has the turn in one says nothing of those."""
+        run = self._run_of(request)
+        if (by := self.proposer(run)) is None:
+            raise Refused(f"run {run} is none without a server that this owner takes part in")
+        return self._answer(request, by)
 
-    def _answer(self, request: bytes) -> bytes:
-        match kind(request):
-            case Propose.KIND:
-                proposal = decode(request, Propose)
-                return encode(Consent(self._word(proposal.run, plan_of(proposal))))
-            case KeysRequest.KIND:
-                client = self._under(_named(decode(request, KeysRequest).announcement))
-            case JoinRequest.KIND:
-                client = self._under(_named(decode(request, JoinRequest).announcement))
-            case _:
-                client = self._client_now()
+    def _run_of(self, request: bytes) -> str:
+        """The run that a request names or, where it goes by its session, that is going on."""
+        named = named_run(request)
+        return named if named is not None else "" if self._pinned is None else self._pinned.run
+
+    def _keep_in_turn(self, runs: dict[str, str]) -> None:
+        self._store.put({_IN_TURN: msgspec.msgpack.encode(runs)})
+        self._in_turn = runs
+
+    def _answer(self, request: bytes, by: str) -> bytes:
+        """``by``: who proposed the run that it is about."""
+        announced = begun(request)
+        client = self._client_now() if announced is None else self._under(announced, by)
         reply = client.handle(request)
         if kind(request) == StateRequest.KIND:
             self._write_model(client, decode(request, StateRequest).run)
         return reply
 
-    def _word(self, run: str, plan: Plan) -> Word:
+    def _word(self, run: str, plan: Plan, by: str) -> Word:
+        """Changes nothing, but that the plan may wait for approval: a run that goes on is not given up for words."""
         try:
-            self._under(_Named(run, 0, 0, plan))
+            self._considered(run, plan)
+            self._decisions.require(plan, run, by)
         except BudgetExceeded as error:
             self._diary.tell(str(error))
             return "budget"
         except (SecureFLError, ConfigurationError) as error:
             self._diary.tell(str(error))
-            waits = plan.digest().hex() in self._approvals.waiting()
-            return "pending" if waits else "refused"
+            return "pending" if self._decisions.waits(plan, by) else "refused"
         return "accepted"
 
-    def _under(self, named: _Named) -> Client:
-        """The client under the plan of a run. Raises ``Refused`` unless the owner takes part in that."""
-        encoded = named.plan.encoded()
-        current = self._pinned
-        if self._client is not None and current is not None and (current.run, current.plan) == (named.run, encoded):
+    def _under(self, announced: Begun, by: str) -> Client:
+        """The client under the plan of a run that begins or goes on. Raises ``Refused`` unless the owner takes part."""
+        run, plan, current = announced.run, announced.plan, _Pinned(announced.run, announced.plan.encoded())
+        if self._client is not None and self._pinned == current:
+            self._decisions.take(plan, run, by)
             return self._client
-        client = self._of_plan(named.plan)
-        roster = {name: self._roster.public_key(name) for name in named.plan.clients if name in self._roster.keys}
-        client.policy.check(named.plan, client.name, client.budget)  # before anybody is asked to look at it
-        self._require_consent(named)
-        client.pin(roster, named.plan, named.plan.rounds)
-        self._client, self._pinned = client, _Pinned(named.run, encoded)
-        self._store.put({_PINNED: msgspec.msgpack.encode(self._pinned)})
+        client = self._considered(run, plan)
+        self._decisions.take(plan, run, by)
+        client.pin(self._members(plan), plan)
+        self._client, self._pinned = client, current
+        self._store.put({_PINNED: msgspec.msgpack.encode(current)})
         return client
 
-    def _require_consent(self, named: _Named) -> None:
-        plan = named.plan
-        if self._file.accepts(plan) or self._approvals.take(plan, named.run):
-            return
-        self._approvals.ask(plan)
-        raise Refused(
-            f"plan {plan.digest().hex()} of run {named.run!r} waits for approval: "
-            f"securefl site approve {self._folder.path} {plan.digest().hex()}"
-        )
+    def _considered(self, run: str, plan: Plan) -> Client:
+        """A client that could take part. Raises ``Refused`` or ``BudgetExceeded`` where there is none, before anybody
+        is asked to look at the plan. Of a run that was joined, what is left of it has to fit into the budget.
+        """
+        client = self._of_plan(plan)
+        entries = () if self._ledger is None else self._ledger.entries()
+        done = {entry.round for entry in entries if entry.run == run}
+        client.consider(self._members(plan), plan, max(0, plan.participations - len(done)))
+        return client
+
+    def _members(self, plan: Plan) -> dict[str, bytes]:
+        """The plan's clients that are on the roster, with their keys there."""
+        return {name: self._roster.public_key(name) for name in plan.clients if name in self._roster.keys}
 
     def _of_plan(self, plan: Plan) -> Client:
         """A client whose model has the plan's architecture."""
@@ -229,18 +247,6 @@ class Site:
             device=self._file.device,
         )
 
-    def _opened(self) -> Ledger | None:
-        """The ledger of the data. Raises ``LedgerError`` for one that is another's, or a second of these records."""
-        if self._file.budget is None:
-            return None
-        path = self._folder.ledger(self._file.data_name, self._file.name)
-        private_folder(path.parent)
-        identity = load_identity(self._keep)
-        owner = Owner(self._file.name, self._file.data_name, self._file.unit)
-        ledger = Ledger(path, identity, owner, self._file.budget)
-        refuse_twin(path, fingerprint(fingerprint_key(identity), self._data.features, self._data.labels))
-        return ledger
-
     def _go_on(self) -> None:
         """After a restart: under the plan from before, so that a run that is being trained goes on."""
         stored = self._store.get(_PINNED)
@@ -253,7 +259,7 @@ class Site:
             raise NotARun(f"{self._folder.store} is damaged ({error}): restore it from a backup") from error
         try:
             client = self._of_plan(plan)
-            client.pin({name: self._roster.public_key(name) for name in plan.clients}, plan)
+            client.pin(self._members(plan), plan)
         except Exception as error:  # policy, budget or roster are others now; or the owner's own code fails
             self._diary.tell(f"the plan from before is not gone on with: {type(error).__name__}: {error}")
             return
@@ -277,13 +283,6 @@ class Site:
             for why in self._client.errors:
                 self._diary.tell(why)
             self._client.errors.clear()
-
-
-def _named(announcement: bytes) -> _Named:
-    try:
-        return msgspec.msgpack.decode(announcement, type=_Named, strict=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, BadInput) as error:
-        raise MalformedMessage(f"not an announcement: {error}") from error
 
 
 def _kind(request: bytes) -> int:

@@ -151,12 +151,14 @@ class SiteFile:
     def device(self) -> str:
         return self.sections.training.device
 
-    def accepts(self, plan: Plan) -> bool:
-        """Whether the owner said of this plan, or of all that the policy allows, that it needs no approval by hand.
+    @property
+    def accepts_all(self) -> bool:
+        """Whether the owner said of all plans that the policy allows that they need no approval by hand."""
+        return self.sections.accept.rule == "policy"
 
-        It says nothing of whether the policy allows it.
-        """
-        return self.sections.accept.rule == "policy" or plan.digest().hex() in self.sections.accept.plans
+    def accepts(self, plan: Plan) -> bool:
+        """Whether the owner said so of this very plan. It says nothing of whether the policy allows it."""
+        return plan.digest().hex() in self.sections.accept.plans
 
     def load(self) -> Dataset:
         """The records to train on. Raises ``BadJob`` where the loader cannot be imported, ``BadInput`` if it fails."""

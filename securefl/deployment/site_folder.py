@@ -22,10 +22,11 @@ from securefl.engines.nvflare.frames import SOCKET
 from securefl.errors import BadInput, Refused, RunExists
 from securefl.job.completion import slug
 from securefl.run_folder import STORE, explained, private_folder
-from securefl.run_lock import lock
+from securefl.run_lock import Lock, lock
 from securefl.store import Store
 
 KEEP: Final = "keep.sqlite"
+_KEEPER: Final = "start.lock"
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,13 @@ class SiteFolder:
             self.invitation_file.write_bytes(invited.encoded())  # last: with it, the folder is whole
         return request, sent
 
+    def lock_start(self) -> Lock:
+        """For whoever keeps the site's processes running, as long as it is kept: two would each run their own.
+
+        Raises ``BadInput`` where another does. The client process has a lock of its own.
+        """
+        return lock(self.path, _KEEPER)
+
     def join(self, given: Path, wanted: str, signed: Path | None = None) -> Members:
         """Pin the roster in the file ``given``, whose hash is ``wanted``; with ``signed``, build the kit first.
 
@@ -153,7 +161,7 @@ class SiteFolder:
         Raises ``BadInput`` while the site is running: what runs would go on with what it read before.
         """
         invited, name = self.invitation(), self.site_file().name
-        held = lock(self.path)
+        held = self.lock_start(), lock(self.path)
         members = roster.read(given)
         if members.hash() != wanted:
             raise Refused(

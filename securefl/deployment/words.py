@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from securefl.plan import Plan
+from typing import Final
+
+from securefl.deployment.approvals import COORDINATOR, Waiting
 from securefl.protection import KINDS
 from securefl.releases import releases
 
+_IN_TURN: Final = "without a server: the clients act as it in turn, each with the part of one"
 
-def described(name: str, plan: Plan) -> dict[str, str]:
-    """Labels and texts. ``name``: the plan's SHA-256."""
+
+def described(waiting: Waiting) -> dict[str, str]:
+    """Labels and texts."""
+    plan = waiting.plan
     weights = "all alike" if len(set(plan.weights)) == 1 else ", ".join(f"{weight:g}" for weight in plan.weights)
     return {
-        "plan": name,
+        "plan": waiting.name,
+        "proposed by": waiting.by,
+        "run": "with a server, the coordinator's" if waiting.by == COORDINATOR else _IN_TURN,
         "job": plan.job,
         "clients": f"{', '.join(plan.clients)}; weights {weights}",
         "rounds": f"{plan.rounds}, of {plan.mechanism.steps} steps each, at rate {plan.mechanism.sampling_rate:g}",

@@ -6,57 +6,53 @@ A site only dials out, and its client process not even that: it waits until a wo
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Late
-from threading import Condition, Lock
+from threading import Condition
+from typing import Final
 
-from protocols.errors import MalformedMessage
-from securefl.engines.nvflare.frames import Back, Call, Ready, decoded, encoded
+from securefl.engines.link import Link
+from securefl.engines.nvflare.frames import Ready
 from securefl.engines.pipe import Lost, Pipe
+
+_KEPT: Final = 2  # workers: that of this job, and that of the job before, which may be ending
 
 
 class Carrier:
-    """Whichever worker connected last."""
+    """Whichever worker connected last; the one before, where that is gone or brings nothing back."""
 
     def __init__(self) -> None:
         self._changed = Condition()
-        self._sending = Lock()
-        self._pipe: Pipe | None = None
-        self._sites: frozenset[str] = frozenset()
-        self._waiting: dict[int, Future[bytes]] = {}
-        self._calls = 0
+        self._links: list[Link] = []
 
     def serve(self, pipe: Pipe, ready: Ready) -> None:
         """Take what a worker brings back, until it is gone."""
+        link = Link(pipe, ready.sites)
         with self._changed:
-            self._pipe, self._sites = pipe, frozenset(ready.sites)
+            self._links.append(link)
+            surplus = self._links[:-_KEPT]
             self._changed.notify_all()
-        try:
-            while True:
-                back = decoded(pipe.receive())
-                if isinstance(back, Back) and (answer := self._waiting.get(back.number)) is not None:
-                    answer.set_result(back.reply)
-        except (Lost, MalformedMessage):
-            with self._changed:
-                if self._pipe is pipe:
-                    self._pipe = None
+        for old in surplus:
+            old.close()
+        link.listen()
+        self._forget(link)
 
     def carry(self, site: str, letter: bytes, seconds: float) -> bytes | None:
         """Take a letter to a site; its reply, or None where none came in time."""
         until = time.monotonic() + seconds
+        while (link := self._awaited(site, until)) is not None and (left := until - time.monotonic()) > 0:
+            try:
+                return link.carry(site, letter, left)
+            except Lost:
+                self._forget(link)
+        return None
+
+    def _awaited(self, site: str, until: float) -> Link | None:
+        """The best worker for a site; waits until there is any worker at all."""
         with self._changed:
-            self._changed.wait_for(lambda: self._pipe is not None, seconds)
-            pipe = self._pipe
-            if pipe is None or site not in self._sites:
-                return None
-            self._calls += 1
-            number, answer = self._calls, Future[bytes]()
-            self._waiting[number] = answer
-        try:
-            with self._sending:
-                pipe.send(encoded(Call(number, site, letter, max(0.1, until - time.monotonic()))))
-            return answer.result(max(0.0, until - time.monotonic())) or None
-        except (Lost, Late):
-            return None
-        finally:
-            self._waiting.pop(number, None)
+            self._changed.wait_for(lambda: self._links, max(0.0, until - time.monotonic()))
+            newest_first = [link for link in reversed(self._links) if site in link.sites]
+            return min(newest_first, key=lambda link: link.silent, default=None)
+
+    def _forget(self, link: Link) -> None:
+        with self._changed:
+            if link in self._links:
+                self._links.remove(link)

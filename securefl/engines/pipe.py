@@ -6,16 +6,20 @@ Who may open the folder that a socket lies in may speak to it, nobody else.
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from securefl.engines.letters import LONGEST
 from securefl.errors import BadInput
 
 _LONGEST_NAME: Final = 100  # bytes of a socket's path; the system's limit is 107
+_STUCK: Final = 30  # seconds, whole ones, in which whoever is sent to has to take something
 
 
 class Lost(Exception):
@@ -23,35 +27,72 @@ class Lost(Exception):
 
 
 class Pipe:
-    """One end of a connection. All that it does raises ``Lost`` once the other end is gone."""
+    """One end of a connection. All that it does raises ``Lost`` once the other end is gone, or this one is closed."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._lock = Lock()
+        self._open = True
+        self._using = 0
+        with _as_socket(connection) as end:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _STUCK, 0))
 
     def send(self, data: bytes) -> None:
+        """Also raises ``Lost``, for good, where the other end takes nothing for long: it hangs."""
         try:
-            self._connection.send_bytes(data)
-        except OSError as error:
-            raise Lost(str(error)) from error
+            with self._used():
+                self._connection.send_bytes(data)
+        except Lost:
+            self.close()  # half of a message may be on its way
+            raise
 
     def waiting(self, seconds: float | None) -> bool:
         """Whether a message, or the end, comes within so many seconds; None: however long it takes."""
-        try:
+        with self._used():
             return self._connection.poll(seconds)
-        except OSError as error:
-            raise Lost(str(error)) from error
 
     def receive(self, seconds: float | None = None) -> bytes:
         """The next message; ``Lost`` also where none came within ``seconds``."""
-        if not self.waiting(seconds):
-            raise Lost("silent")
-        try:
+        with self._used():
+            if not self._connection.poll(seconds):
+                raise Lost("silent")
             return self._connection.recv_bytes(LONGEST)
-        except (OSError, EOFError) as error:
-            raise Lost(str(error)) from error
 
     def close(self) -> None:
-        self._connection.close()
+        """Also wakes who sends or receives, whatever the other end does; what was sent still arrives there."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                with _as_socket(self._connection) as end:
+                    end.shutdown(socket.SHUT_RDWR)
+            self._let_go()
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        with self._lock:
+            if not self._open:
+                raise Lost("closed")
+            self._using += 1
+        try:
+            yield
+        except (OSError, EOFError) as error:
+            raise Lost(str(error)) from error
+        finally:
+            with self._lock:
+                self._using -= 1
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Of the descriptor, once nobody uses it: its number may be another connection's right after."""
+        if not self._open and not self._using:
+            self._connection.close()
+
+
+@contextmanager
+def _as_socket(connection: Connection) -> Iterator[socket.socket]:
+    """The same connection as a socket, for what only sockets do. Its errors are nobody's: the next use has them."""
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        yield end
 
 
 class Door:

@@ -25,7 +25,7 @@ from securefl.job.file import Table, remedy
 from securefl.job.learning import strategy_of
 from securefl.job.sections import About, Data, Metrics, Model, Privacy, Shield, Simulation, Stopping, Training
 from securefl.learning import Cohort, Schedule, Strategy
-from securefl.plan import AdaptiveClip, ClientLevel, HeldOut, LocalOptimizer, PrivacyTerms
+from securefl.plan import AdaptiveClip, ClientLevel, HeldOut, LocalOptimizer, PrivacyTerms, Survey
 from securefl.precision import update_noise, well_below
 from securefl.privacy.mechanism import DPSGD, SGD, Budget
 from securefl.privacy.mechanism import Training as LocalTraining
@@ -50,6 +50,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     protection: Shield = Shield()
     weights: dict[str, float] = field(default_factory=dict)
     metrics: Metrics | None = None
+    survey: sections.Survey | None = None
     strategy: sections.Strategy = sections.Strategy()
     cohort: sections.Cohort = sections.Cohort()
     stopping: Stopping | None = None
@@ -153,7 +154,9 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
         held_out = None if section is None else HeldOut(section.noise_multiplier, section.loss_bound)
         level = self._client_level if self.client_level else None
         unit = self.privacy.unit if self.privacy.enabled else "record"
-        return PrivacyTerms(level, held_out, unit, self.data.disjoint, self.simulation.enabled)
+        asked = self.survey
+        survey = None if asked is None else Survey(asked.noise_multiplier, asked.bins, asked.scores)
+        return PrivacyTerms(level, held_out, unit, self.data.disjoint, self.simulation.enabled, survey)
 
     @property
     def _client_level(self) -> ClientLevel:

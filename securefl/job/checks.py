@@ -23,6 +23,7 @@ def check(job: Job) -> None:
     _check_source(job)
     _check_privacy(job)
     _check_metrics(job)
+    _check_survey(job)
     _check_unit_weights(job)
     check_learning(job)
     check_kind(job)
@@ -101,6 +102,18 @@ def _check_metrics(job: Job) -> None:
         raise BadJob("metrics", problem, 'Leave the section out, or write unit = "record" under [privacy]')
     if not job.has_held_out:
         raise BadJob("metrics", "there are no held-out records to measure with", remedy("data.held_out"))
+
+
+def _check_survey(job: Job) -> None:
+    if job.survey is None:
+        return
+    if not job.has_held_out:
+        raise BadJob("survey", "there are no held-out records to measure with", remedy("data.held_out"))
+    if job.client_level and job.survey.scores is not None:
+        problem = "its noise hides records, and this job is to hide clients"
+        raise BadJob("survey.scores", problem, "Leave the key out")
+    if job.stopping is not None:
+        raise BadJob("survey", "it comes after all rounds, and this job may stop before", "Leave [stopping] out")
 
 
 def _check_unit_weights(job: Job) -> None:

@@ -130,6 +130,16 @@ class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
     loss_bound: Positive = 4.0
 
 
+class Survey(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[survey]``: a last round that asks how good the model is at each client, in ``bins`` classes, against a model of
+    its own and one that it tuned; noised and charged. ``scores``: noise of scores by class, for AUC and calibration.
+    """
+
+    noise_multiplier: Positive
+    bins: Annotated[int, Meta(ge=2, le=100)] = 10
+    scores: Positive | None = None
+
+
 class Shield(Struct, frozen=True, forbid_unknown_fields=True):
     """``[protection]``: what hides updates, from how many colluders, and how many clients must be left.
 

@@ -19,9 +19,9 @@ from securefl.parties import Parties
 from securefl.peers import baton as batons
 from securefl.peers import handed
 from securefl.peers.asking import ask
-from securefl.peers.baton import Baton, Start, name_of
+from securefl.peers.baton import Baton, name_of
 from securefl.peers.evidence import Evidence
-from securefl.peers.gathering import Given, bring_all_up, complete, given
+from securefl.peers.gathering import Given, bring_all_up, bring_up, complete, given
 from securefl.peers.messages import Fetched, FetchRequest, Passed, Sum, SumRequest
 from securefl.peers.peer import Peer
 from securefl.peers.reached import Reached
@@ -37,12 +37,20 @@ _LONGEST_REASON: Final = 200  # characters of why somebody dropped out
 
 class Acting:
     """One peer's turns, for as long as its process lives. ``reach``: an exchange with all peers, itself included;
-    ``beside``: what else the engine lets it see of them.
+    ``soon``: the same, over in a small part of a turn's time; ``beside``: what else the engine lets it see of them.
     """
 
-    def __init__(self, peer: Peer, reach: Exchange, beside: Parties, watcher: Watcher = Watcher()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        peer: Peer,
+        reach: Exchange,
+        beside: Parties,
+        watcher: Watcher = Watcher(),  # noqa: B008
+        soon: Exchange | None = None,
+    ) -> None:
         self._peer = peer
         self._reach = reach
+        self._soon = soon or reach
         self._beside = beside
         self._watcher = watcher
         self._left_out = LeftOut()  # what this peer has seen itself: on another's word nobody is left out
@@ -54,9 +62,12 @@ class Acting:
         voted: then it is somebody else's turn.
         """
         peer = self._peer
-        found = given(peer, self._reach, turn, least)
-        passed = self._known(turn, found) or self._made(turn, found)
+        complete(peer, self._reach)  # first: as long as it has no turn, it keeps nobody waiting
+        found, passed = self._bound(given(peer, self._reach, self._soon, turn, least))
+        passed = passed or self._passed_before(turn) or self._made(turn, found)
         settle(peer, self._reach, turn, found, passed)
+        for name, theirs in found.behind.items():
+            bring_up(peer, self._reach, name, theirs)
         return batons.decoded(passed.baton).record
 
     def finish(self) -> None:
@@ -69,27 +80,41 @@ class Acting:
 
     # ---- what is passed on
 
-    def _known(self, turn: int, found: Given) -> Passed | None:
-        """The baton that a quorum has voted for, or that this peer passed at this very turn before it stopped."""
-        if found.votes is not None:
-            return self._locked(found.votes.digest, found)
-        candidate = self._peer.memory.next.candidate
-        mine = candidate is not None and candidate.turn == turn
-        return candidate.passed if candidate is not None and mine else None
+    def _bound(self, found: Given) -> tuple[Given, Passed | None]:
+        """What a quorum voted for, with the grants that say so; None where there is nothing that binds this peer.
 
-    def _locked(self, wanted: bytes, found: Given) -> Passed:
-        peer = self._peer
-        question = FetchRequest(peer.circle.run, peer.round + 1)
-        for name in found.locked:
-            fetched = ask(self._reach, [name], question, Fetched).get(name)
-            if fetched is not None and fetched.locked is not None and name_of(fetched.locked.baton) == wanted:
-                return fetched.locked
-        raise RoundFailed(f"nobody who was reached hands over what was voted for in round {peer.round + 1}")
+        A lock whose baton nobody hands over is let go of, with the grants that name it, if a quorum is left. No baton
+        is lost by that: of one that is settled, an honest peer that locked it is in every quorum, and names it.
+        """
+        while found.votes is not None:
+            passed = self._shown(found.votes.digest, found)
+            if passed is not None:
+                return found, passed
+            left = found.without(found.locked)
+            if len(left.grants) < self._peer.circle.quorum:
+                number = self._peer.round + 1
+                raise RoundFailed(f"nobody who was reached hands over what was voted for in round {number}")
+            found = left
+        return found, None
+
+    def _shown(self, wanted: bytes, found: Given) -> Passed | None:
+        """The baton of this name. All are asked at once: a quorum voted for it, and hears that this peer is at work."""
+        own = self._peer.memory.shown(wanted)
+        if own is not None:
+            return own
+        question = FetchRequest(self._peer.circle.run, self._peer.round + 1, wanted)
+        answers = ask(self._reach, list(found.grants), question, Fetched).values()
+        shown = (answer.passed for answer in answers if answer.passed is not None)
+        return next((passed for passed in shown if name_of(passed.baton) == wanted), None)
+
+    def _passed_before(self, turn: int) -> Passed | None:
+        """The baton that this peer passed at this very turn before it stopped."""
+        candidate = self._peer.memory.next.candidate
+        return candidate.passed if candidate is not None and candidate.turn == turn else None
 
     def _made(self, turn: int, found: Given) -> Passed:
         """A new baton: the round, run by this peer's own server."""
         peer, server = self._peer, self._peer.server
-        complete(peer, self._reach)
         self._begin(turn, found)
         evidence = self._evidence()
         pending = server.state.pending
@@ -97,15 +122,16 @@ class Acting:
         parties = Reached(self._beside, evidence.watching(self._reach), found.grants)
         start = evidence.starting()
         record = one_round(server, parties, Transcript(crossings.append, self._watcher), self._left_out)
+        record = replace(record, dropped={name: _printable(why) for name, why in record.dropped.items()})
         baton = Baton(
             maker=peer.name,
             turn=turn,
             before=peer.memory.standing.digest,
             start=start if pending is not None or evidence.start is None else evidence.start,
-            state=replace(server.state, model=b"", attempt=0),
+            state=replace(server.state, model=b"", attempt=0, outcome=batons.outcome_of(record)),
             inputs=pending.inputs if pending is not None else evidence.inputs(record.contributors),
             shown=tuple(evidence.shown.values()),
-            record=replace(record, dropped={name: _printable(why) for name, why in record.dropped.items()}),
+            record=record,
             crossings=tuple(crossings),
         )
         return peer.sign(baton, server.state.model)
@@ -114,9 +140,11 @@ class Acting:
         """Have the server go on from what is settled, and from a sum that was handed down already."""
         peer, standing = self._peer, self._peer.memory.standing
         if protection.protection_of(peer.circle.plan).sealed:
+            asked = SumRequest(peer.circle.run, standing.round + 1)
+            # All at once, if it is large: they hear that this peer is at work.
+            sums = ask(self._reach, [name for name, named in found.handed.items() if named], asked, Sum)
             for named, name in handed.in_order(found.handed):
-                asked = SumRequest(peer.circle.run, standing.round + 1)
-                answer = ask(self._reach, [name], asked, Sum).get(name)
+                answer = sums.get(name)
                 if answer is None or answer.handed is None or handed.name_of(answer.handed) != named:
                     continue
                 try:
@@ -132,11 +160,7 @@ class Acting:
         peer = self._peer
         layout = protection.layout(peer.circle.plan)
         longest = SHORT_REPLY + layout.length * layout.ring.item_bytes
-
-        def starting() -> Start:
-            return Start(peer.server.state.tag, peer.server.state.key_id)
-
-        return Evidence(peer.circle.roster, longest, starting)
+        return Evidence(peer.circle, longest, lambda: peer.server.state)
 
 
 def _printable(why: str) -> str:

@@ -5,29 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import TYPE_CHECKING, Final
 
 from protocols.aggregation.messages import Refusal
 from protocols.base import Exchange, Messages, Replies
-from protocols.wire import kind
+from protocols.errors import MalformedMessage
+from protocols.wire import Message, kind
 from securefl.closing import EndorseRequest
 from securefl.engines.correspondence import Carry, Correspondence, Deadlines
 from securefl.errors import RoundFailed
 from securefl.parties import Unseen
 from securefl.peers.acting import Acting
-from securefl.peers.clock import Clock
-from securefl.peers.gathering import Overtaken
+from securefl.peers.clock import Clock, soon
+from securefl.peers.gathering import NotGiven, Overtaken
 from securefl.peers.messages import TurnRequest
 from securefl.peers.peer import Peer
 from securefl.peers.turns import attempts_before
 from securefl.plan import Plan
 from securefl.progress import Tell, nobody
 from securefl.server import Server
-
-if TYPE_CHECKING:
-    pass
-
-_GREETING: Final = 5.0  # seconds in which a peer that is there says so
 
 
 class Others(Unseen):
@@ -37,20 +32,25 @@ class Others(Unseen):
         self.roster = roster
         self._own = own
         self._letters = Correspondence(carry, deadlines)
+        self._short = Correspondence(carry, Deadlines(soon(deadlines), soon(deadlines)))
         self.handle: Callable[[str, bytes], bytes] | None = None
         self.server: Server | None = None
 
     def reach(self, requests: Messages) -> Replies:
-        """An exchange. For its turn a peer asks only those who say at once that they are there: that time runs."""
+        """An exchange."""
+        return self._exchanged(self._letters, requests)
+
+    def soon(self, requests: Messages) -> Replies:
+        """The same, for what is answered at once by those who are there."""
+        return self._exchanged(self._short, requests)
+
+    def _exchanged(self, letters: Correspondence, requests: Messages) -> Replies:
         asked = dict(requests)
         mine = asked.pop(self._own, None)
-        if asked and all(kind(request) == TurnRequest.KIND for request in asked.values()):
-            there = self._letters.present(asked, _GREETING)
-            asked = {name: request for name, request in asked.items() if name in there}
         with ThreadPoolExecutor(1, "own") as beside:  # it trains while the others do
             own = None if mine is None or self.handle is None else beside.submit(self.handle, self._own, mine)
             if asked:
-                yield from self._letters.exchange(asked)
+                yield from letters.exchange(asked)
             if own is not None:
                 yield self._own, own.result()
 
@@ -74,7 +74,7 @@ class Apart:
         self.peer = peer
         self._clock = clock
         self._tell = tell
-        self._acting = Acting(peer, others.reach, others)
+        self._acting = Acting(peer, others.reach, others, soon=others.soon)
         self._had: set[tuple[int, int]] = set()  # turns that are over for this peer
         self._counting = Lock()
         self._seen = (peer.round, peer.memory.next.turn)
@@ -83,27 +83,24 @@ class Apart:
         others.handle, others.server = self.handle, peer.server
 
     def handle(self, sender: str, request: bytes) -> bytes:
-        """Answer another peer."""
-        before = self.peer.memory.next
+        """Answer another peer. Its time runs from here: what it asks for may take long, to train."""
+        with self._counting:
+            acts = self._acts(sender)
+            if acts and not _asks(request, TurnRequest):
+                self._clock.heard(request)
         reply = self.peer.handle(sender, request)
         with self._counting:
             self._note_turn()
-            refused = kind(reply) == Refusal.KIND
-            if not refused and before.turn >= 0 and sender == self.peer.circle.acting(before.round, before.turn):
-                self._clock.heard(request)
-            if not refused and kind(request) == EndorseRequest.KIND:
+            if acts and _asks(request, EndorseRequest) and kind(reply) != Refusal.KIND:
                 self.ended = True
         return reply
 
-    @property
-    def begun(self) -> bool:
-        """Whether this peer has given a turn, or knows of a round that is settled."""
-        return self.peer.round > 0 or self.peer.memory.next.turn >= 0
-
-    @property
-    def silent(self) -> bool:
-        """Whether nobody has acted as the server for so long that no one need wait for it."""
-        return self._clock.silent
+    def _acts(self, sender: str) -> bool:
+        """Whether it is this peer's turn: the one that it was given or, after the last round, by the clock."""
+        circle, open = self.peer.circle, self.peer.memory.next
+        if self.peer.over:
+            return sender == circle.acting(circle.plan.rounds, self._turn[1])
+        return open.turn >= 0 and sender == circle.acting(open.round, open.turn)
 
     @property
     def mine(self) -> bool:
@@ -123,6 +120,11 @@ class Apart:
             self._tell(f"round {number} is settled, with {len(record.contributors)} contributors")
         except Overtaken:
             self._tell(f"round {number} was settled by others; going on from round {self.peer.round}")
+        except NotGiven as error:
+            self._tell(str(error))
+            with self._counting:
+                if self.peer.memory.next.round == number:
+                    self._clock.reached(error.reached, max(self.peer.memory.next.turn, 0))
         except RoundFailed as error:
             self._tell(str(error))
             if self.peer.server.state.attempt > attempts_before(turn):  # else nobody was asked for anything yet
@@ -146,3 +148,10 @@ class Apart:
         if now != self._seen:
             self._seen = now
             self._clock.turned()
+
+
+def _asks(request: bytes, for_: type[Message]) -> bool:
+    try:
+        return kind(request) == for_.KIND
+    except MalformedMessage:
+        return False

@@ -7,7 +7,10 @@ exactly this attempt, from the model that all had.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -24,13 +27,20 @@ from securefl.announcement import shown, terms
 from securefl.checkpoint import State
 from securefl.errors import BadInput
 from securefl.evidence import check_signed
+from securefl.outcome import Outcome
 from securefl.peers.circle import Circle
 from securefl.peers.messages import Digest, Name, Passed, Turn
 from securefl.peers.turns import turn_of
 from securefl.records import RoundRecord
-from securefl.transcript import Crossing
+from securefl.transcript import KINDS, Crossing
 
-_LONGEST_REASON = 500  # characters of why somebody dropped out, in words of the acting peer
+_LONGEST_REASON: Final = 500  # characters of why somebody dropped out, in words of the acting peer
+# Two attempts of some thirty exchanges, if all are repeated: five, the sum, and keys and models for who lacks them.
+_MOST_CROSSINGS: Final = 200  # a client
+
+
+_KINDS: Final = frozenset((*KINDS.values(), "reply", "malformed", "unasked"))
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Start(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -96,11 +106,12 @@ def checked(circle: Circle, standing: Standing, passed: Passed) -> Baton:
     circle.check(maker, passed.signature, "baton", number, baton.turn, name_of(passed.baton))
     if baton.before != standing.digest:
         raise Inconsistent(f"the baton of {maker} does not follow the one of round {standing.round} that is settled")
-    _check_state(circle, baton, number)
-    _check_record(circle, baton, number)
+    _check_state(circle, standing, baton)
+    _check_record(circle, baton)
+    _check_crossings(circle, baton, number)
     _check_start(circle, standing, baton)
     _check_inputs(circle, baton, number)
-    _check_model(circle, baton.state, passed.model)
+    _check_model(circle, baton, passed.model)
     return baton
 
 
@@ -117,31 +128,74 @@ def heads(circle: Circle, baton: Baton) -> Mapping[str, bytes]:
     return found
 
 
-def _check_state(circle: Circle, baton: Baton, number: int) -> None:
-    state, outcome = baton.state, baton.state.outcome
-    names = set(circle.plan.clients)
-    if (state.run, state.round, state.pending) != (circle.run, number, None) or outcome is None:
+def outcome_of(record: RoundRecord) -> Outcome:
+    """What the state says of the round that the record is of: no more than that, so that nothing is checked twice."""
+    said = (record.round, record.attempt, record.contributors, record.recovered)
+    return Outcome(*said, {}, record.accuracy, {}, 0.0, record.void)
+
+
+def _check_state(circle: Circle, standing: Standing, baton: Baton) -> None:
+    """All that the state says, but for the model and the words about it: whoever acts next goes on from it."""
+    state, before, number = baton.state, standing.state, standing.round + 1
+    names = circle.plan.clients
+    if (state.run, state.round, state.pending, state.attempt) != (circle.run, number, None, 0):
         raise Inconsistent(f"the baton's state is not that of round {number} of this run, committed")
-    if outcome.round != number or not set(state.behind) <= names:
-        raise Inconsistent("the baton's outcome is of another round, or it names strangers")
-    own = turn_of(outcome.attempt)
+    if baton.record.round != number or state.outcome != outcome_of(baton.record):
+        raise Inconsistent("the baton's record is of another round than its state")
+    if state.behind != tuple(name for name in names if name in state.behind):
+        raise Inconsistent("the baton names strangers among those who are behind, or somebody twice")
+    # A key is made before a round, where the one before is used up, lost or none.
+    key_round = before.key_round if state.key_id == before.key_id else standing.round
+    if (state.key_id, state.key_round) != (baton.start.key_id, key_round):
+        raise Inconsistent("the baton's key is not the one that its round began with, or was made at another time")
+    counts = {name: before.counts.get(name, 0) + (name in baton.record.contributors) for name in names}
+    if state.counts != {name: count for name, count in counts.items() if count}:
+        raise Inconsistent("the baton counts other rounds of the clients than those that they took part in")
+    own = turn_of(baton.record.attempt)
     if own > baton.turn or (own < baton.turn and not protection.protection_of(circle.plan).sealed):
         raise Inconsistent(f"the baton of turn {baton.turn} is of an attempt of turn {own}")
 
 
-def _check_record(circle: Circle, baton: Baton, number: int) -> None:
-    record, outcome, names = baton.record, baton.state.outcome, set(circle.plan.clients)
-    said = (record.round, record.attempt, record.contributors, record.void)
-    if outcome is None or said != (number, outcome.attempt, outcome.contributors, outcome.void):
-        raise Inconsistent("the baton's record is of another round than its state")
-    if not set(record.dropped) | set(record.recovered) | set(record.epsilon) <= names:
+def _check_record(circle: Circle, baton: Baton) -> None:
+    """That all peers can write it down, read it again, and show it to a person."""
+    record, names = baton.record, set(circle.plan.clients)
+    measured = [] if record.held_out is None else [record.held_out.accuracy, record.held_out.loss]
+    numbers = [record.seconds, *measured, *record.epsilon.values()]
+    counted = [*record.upload_bytes.values(), *record.download_bytes.values()]
+    if not all(math.isfinite(number) and number >= 0 for number in numbers) or any(count < 0 for count in counted):
+        raise Inconsistent("the baton's record has numbers that are none")
+    if record.accuracy is not None and not 0 <= record.accuracy <= 1:  # NaN too
+        raise Inconsistent("the baton's record has an accuracy that is none")
+    told = (record.dropped, record.recovered, record.epsilon, record.upload_bytes, record.download_bytes)
+    if not set().union(*told) <= names or len(record.recovered) > len(names):
         raise Inconsistent("the baton's record names strangers")
     if not all(len(why) <= _LONGEST_REASON and why.isprintable() for why in record.dropped.values()):
         raise Inconsistent("the baton's record gives reasons that nobody could print")
-    if record.accuracy is not None and not 0 <= record.accuracy <= 1:  # NaN too
-        raise Inconsistent("the baton's record has an accuracy that is none")
-    if any(crossing.round != number or crossing.client not in names for crossing in baton.crossings):
-        raise Inconsistent("the baton's transcript is of another round, or names strangers")
+    _check_written(record)
+
+
+def _check_crossings(circle: Circle, baton: Baton, number: int) -> None:
+    names, crossings = set(circle.plan.clients), baton.crossings
+    if len(crossings) > _MOST_CROSSINGS * len(names) or len(baton.shown) > len(names):
+        raise Inconsistent("the baton's transcript is longer than a round can have it")
+    for crossing in crossings:
+        if crossing.round != number or crossing.client not in names:
+            raise Inconsistent("the baton's transcript is of another round, or names strangers")
+        if crossing.kind not in _KINDS or crossing.direction not in ("up", "down") or crossing.bytes < 0:
+            raise Inconsistent("the baton's transcript has messages of no kind, direction or size")
+        if not _HASH.fullmatch(crossing.sha256):
+            raise Inconsistent("the baton's transcript has hashes that are none")
+        _check_written(crossing)
+
+
+def _check_written(value: RoundRecord | Crossing) -> None:
+    """It goes into files of one line each: what cannot be read there again would stop a peer that starts again."""
+    try:
+        if msgspec.json.decode(msgspec.json.encode(value), type=type(value)) == value:
+            return
+    except (msgspec.MsgspecError, UnicodeError, OverflowError):
+        pass
+    raise Inconsistent("the baton has what cannot be written down and read again")
 
 
 def _check_start(circle: Circle, standing: Standing, baton: Baton) -> None:
@@ -162,13 +216,16 @@ def _check_inputs(circle: Circle, baton: Baton, number: int) -> None:
         raise Inconsistent(f"{len(senders)} contributed to round {number}, {circle.plan.minimum} are needed")
 
 
-def _check_model(circle: Circle, state: State, model: bytes) -> None:
-    plan = circle.plan
+def _check_model(circle: Circle, baton: Baton, model: bytes) -> None:
+    plan, state = circle.plan, baton.state
     if state.model:
         raise Inconsistent("the model is inside the baton: it travels beside it")
     if protection.protection_of(plan).sealed:
         if model:
             raise Inconsistent("a model came with a baton whose maker cannot have read one")
+        session = _session(circle, baton)
+        for word in state.evidence:  # of this round: the words for the model before are good in its own only
+            word.signed.open(circle.roster, session, Step.APPLY)
         check_signed(circle.roster, state.tag, state.evidence, protection.binding(plan))
         return
     check_beside(circle, state, model)
@@ -187,10 +244,8 @@ def check_beside(circle: Circle, state: State, model: bytes) -> None:
 
 
 def _session(circle: Circle, baton: Baton) -> bytes:
-    outcome, start = baton.state.outcome, baton.start
-    if outcome is None:
-        raise Inconsistent("the baton has no outcome")
-    number, attempt = outcome.round, outcome.attempt
+    record, start = baton.record, baton.start
+    number, attempt = record.round, record.attempt
     return terms(circle.plan, circle.roster, circle.run, number, attempt, start.tag, start.key_id).session
 
 

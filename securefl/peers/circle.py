@@ -19,7 +19,7 @@ from securefl.peers.messages import Word
 from securefl.peers.turns import acting
 from securefl.plan import Plan
 
-What = Literal["turn", "vote", "lock", "baton"]
+What = Literal["due", "turn", "vote", "lock", "baton"]
 
 
 @dataclass(frozen=True)

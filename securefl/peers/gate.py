@@ -7,7 +7,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
-from protocols.aggregation.messages import ApplyRequest, KeysRequest, Refusal
+from protocols.aggregation.apply import sum_digest
+from protocols.aggregation.messages import ApplyRequest, Envelope, KeysRequest, Refusal
 from protocols.delivery.messages import (
     InstallModelRequest,
     JoinRequest,
@@ -108,11 +109,20 @@ class Gate:
             raise Refused(f"round {open.round} is announced with another model than the one that is settled")
 
     def _handed_down(self, request: bytes, open: Open) -> bytes:
-        """A sum is kept before the client agrees to it: whoever acts next hands it out again, and forms no other."""
-        self._memory.note(handed=Handed(request, open.began or _began(self._memory.standing)))
+        """A sum is kept before the client agrees to it: whoever acts next hands it out again, and forms no other.
+
+        It takes the place of another only once the client has signed that it agreed to this one: a client agrees to one
+        sum a round, so that the other was none of its. After that it answers anything with the same bytes.
+        """
+        known, coming = open.handed, Handed(request, open.began or _began(self._memory.standing))
+        if known is None:
+            self._memory.note(handed=coming)
         reply = self._client.handle(request)
-        if kind(reply) == Refusal.KIND:
-            self._memory.note(handed=open.handed)
+        agreed = _agrees(reply, request)
+        if agreed and known is not None and known.request != request:
+            self._memory.note(handed=coming)
+        elif not agreed and known is None:
+            self._memory.note(handed=None)
         return reply
 
     @property
@@ -123,6 +133,13 @@ class Gate:
         if known is None and pending is not None and pending.round == standing.round + 1:
             return Handed(encode(pending), Began(state.tag, state.key_id, state.evidence))
         return known
+
+
+def _agrees(reply: bytes, request: bytes) -> bool:
+    """Whether this client's answer names the very sum that it was handed."""
+    if kind(reply) == Refusal.KIND:
+        return False
+    return decode(reply, Envelope).parts == (sum_digest(decode(request, ApplyRequest)),)
 
 
 def _began(standing: Standing) -> Began:

@@ -1,8 +1,13 @@
-"""How a peer gets its turn: it asks all for it, learns how far they are, and brings who is behind up to date."""
+"""How a peer gets its turn: it asks all whether it is time, then for the turn, and learns how far they are.
+
+A peer that says that it is behind, and takes up nothing, could use up the turn: where a quorum is there without it, it
+gets one short try before the round, and patience after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from protocols.base import Exchange
@@ -19,6 +24,7 @@ from securefl.peers.messages import (
     TakeRequest,
     TurnReply,
     TurnRequest,
+    Word,
 )
 from securefl.peers.peer import Peer
 
@@ -27,33 +33,64 @@ class Overtaken(Exception):
     """Others are further on. This peer has caught up with them, and it is another round's turn."""
 
 
+class NotGiven(RoundFailed):
+    """It is not time for this turn. ``reached``: a turn that an honest peer has given at least; -1 for none."""
+
+    reached: int = -1
+
+
 @dataclass(frozen=True)
 class Given:
-    """A quorum's grants of a turn, by peer; ``votes``: behind the latest lock that any of them names, with those who
-    name it; ``handed``: by which each says which sum it was handed.
+    """A quorum's grants of a turn, by peer; ``certificates``: the votes behind the lock that a grant names; ``handed``:
+    by which each says which sum it was handed; ``behind``: who is not at this round, with the last that it has.
     """
 
     grants: Mapping[str, Grant]
-    votes: Certificate | None
-    locked: tuple[str, ...]
+    certificates: Mapping[str, Certificate]
     handed: Mapping[str, bytes]
+    behind: Mapping[str, int]
+
+    @property
+    def locked(self) -> tuple[str, ...]:
+        """Who names the latest lock."""
+        latest = max(grant.lock_turn for grant in self.grants.values())
+        return tuple(sorted(name for name, grant in self.grants.items() if grant.lock_turn == latest >= 0))
+
+    @property
+    def votes(self) -> Certificate | None:
+        """Those behind the latest lock; None where there is none."""
+        return next((self.certificates[name] for name in self.locked), None)
+
+    def without(self, names: Sequence[str]) -> Given:
+        """The same, as if these had not answered."""
+        grants = {name: grant for name, grant in self.grants.items() if name not in names}
+        certificates = {name: votes for name, votes in self.certificates.items() if name not in names}
+        return Given(grants, certificates, {name: self.handed[name] for name in grants}, self.behind)
 
 
-def given(peer: Peer, reach: Exchange, turn: int, least: int = 0) -> Given:
-    """The turn in the next round, if a quorum and as many as ``least`` give it.
+def given(peer: Peer, reach: Exchange, soon: Exchange, turn: int, least: int = 0) -> Given:
+    """The turn in the next round, if a quorum and as many as ``least`` give it. ``soon``: the same exchange as
+    ``reach``, of which nobody can make more than a small part of a turn's time.
 
-    Raises ``RoundFailed`` where they do not, ``Overtaken`` if the round is settled already.
+    Raises ``NotGiven`` where they do not, ``Overtaken`` if the round is settled already.
     """
-    circle, number = peer.circle, peer.round + 1
+    circle, number, needed = peer.circle, peer.round + 1, max(peer.circle.quorum, least)
     question = TurnRequest(circle.run, number, turn)
-    replies = dict(ask(reach, circle.plan.clients, question, TurnReply))
-    _catch_up(peer, reach, replies)
-    behind = [name for name, reply in replies.items() if reply.round < number - 1]
-    for name in behind:
-        bring_up(peer, reach, name, replies[name].round)
-    replies |= ask(reach, behind, question, TurnReply)
-    there = {name: reply for name, reply in replies.items() if reply.round == number - 1}
-    return _counted(peer, turn, there, max(circle.quorum, least))
+    replies = dict(ask(soon, circle.plan.clients, question, TurnReply))
+    behind = {name: reply.round for name, reply in replies.items() if reply.round < peer.round}
+    if sum(reply.round == peer.round for reply in replies.values()) < max(needed, circle.plan.minimum):
+        _catch_up(peer, reach, replies)
+        for name, theirs in behind.items():
+            bring_up(peer, reach, name, theirs)
+    else:
+        _bring_up_soon(peer, soon, behind)
+    replies |= ask(soon, behind, question, TurnReply)
+    words = _due(peer, turn, replies)
+    if len(words) < needed:
+        raise _not_given(peer, turn, replies, words, needed)
+    there = [name for name, reply in replies.items() if reply.round == peer.round]
+    answers = ask(soon, there, TurnRequest(circle.run, number, turn, tuple(words.values())), TurnReply)
+    return _counted(peer, turn, answers, {name: at for name, at in behind.items() if name not in there}, needed)
 
 
 def bring_all_up(peer: Peer, reach: Exchange) -> None:
@@ -100,33 +137,65 @@ def complete(peer: Peer, reach: Exchange) -> None:
 
 
 def _catch_up(peer: Peer, reach: Exchange, replies: Mapping[str, TurnReply]) -> None:
-    before = peer.round
-    for name in sorted(replies, key=lambda name: -replies[name].round):
-        if replies[name].round > peer.round:
+    """With those who are further: first with whom most others are."""
+    before, rounds = peer.round, {name: reply.round for name, reply in replies.items()}
+    alike = Counter(rounds.values())
+    for name in sorted(rounds, key=lambda name: (-alike[rounds[name]], name)):
+        if rounds[name] > peer.round:
             catch_up_with(peer, reach, name)
     if peer.round > before:
         raise Overtaken
 
 
-def _counted(peer: Peer, turn: int, replies: Mapping[str, TurnReply], needed: int) -> Given:
+def _bring_up_soon(peer: Peer, soon: Exchange, behind: Mapping[str, int]) -> None:
+    """One short try with those who lack one round: for them the turn does not wait."""
+    last = peer.memory.settled(peer.round)
+    if last is not None:
+        lacking = [name for name, theirs in behind.items() if theirs == peer.round - 1]
+        ask(soon, lacking, TakeRequest(peer.circle.run, last), Taken)
+
+
+def _due(peer: Peer, turn: int, replies: Mapping[str, TurnReply]) -> Mapping[str, Word]:
+    """Who says that it is time for the turn, with their words."""
     circle, standing = peer.circle, peer.memory.standing
-    valid: dict[str, TurnReply] = {}
+    found: dict[str, Word] = {}
+    for name, reply in sorted(replies.items()):
+        try:
+            if reply.round == standing.round and reply.due is not None and reply.due.sender == name:
+                grants.check_word(circle, standing, turn, reply.due)
+                found[name] = reply.due
+        except ProtocolError:
+            continue
+    return found
+
+
+def _not_given(
+    peer: Peer, turn: int, replies: Mapping[str, TurnReply], by: Mapping[str, object], needed: int
+) -> NotGiven:
+    circle, number = peer.circle, peer.round + 1
+    silent = {name: "gave no turn" for name in circle.plan.clients if name not in by}
+    error = NotGiven(
+        f"{len(by)} peers gave {peer.name} turn {turn} of round {number}, and {needed} are needed. "
+        f"Lost: {', '.join(silent)}. The model is unchanged.",
+        silent,
+    )
+    turns = (reply.turn for name, reply in replies.items() if name != peer.name and reply.round == number - 1)
+    error.reached = next(iter(sorted(turns, reverse=True)[circle.plan.colluders :]), -1)
+    return error
+
+
+def _counted(peer: Peer, turn: int, replies: Mapping[str, TurnReply], behind: Mapping[str, int], needed: int) -> Given:
+    circle, standing = peer.circle, peer.memory.standing
+    valid: dict[str, Grant] = {}
     for name, reply in replies.items():
         try:
             if reply.grant is not None and reply.grant.sender == name:
                 grants.check(circle, standing, turn, reply.grant, reply.votes)
-                valid[name] = reply
+                valid[name] = reply.grant
         except ProtocolError:
             continue
     if len(valid) < needed:
-        silent = {name: "gave no turn" for name in circle.plan.clients if name not in valid}
-        raise RoundFailed(
-            f"{len(valid)} peers gave {peer.name} turn {turn} of round {standing.round + 1}, and {needed} are "
-            f"needed. Lost: {', '.join(silent)}. The model is unchanged.",
-            silent,
-        )
-    named = {name: reply.grant for name, reply in valid.items() if reply.grant is not None}
-    latest = max(grant.lock_turn for grant in named.values())
-    locked = tuple(sorted(name for name, grant in named.items() if grant.lock_turn == latest >= 0))
-    votes = valid[locked[0]].votes if locked else None
-    return Given(named, votes, locked, {name: reply.handed for name, reply in valid.items()})
+        raise _not_given(peer, turn, replies, valid, needed)
+    votes = {name: replies[name].votes for name in valid}
+    certificates = {name: found for name, found in votes.items() if found is not None}
+    return Given(valid, certificates, {name: replies[name].handed for name in valid}, behind)

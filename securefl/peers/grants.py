@@ -1,4 +1,6 @@
-"""Who may pass on what: the turn is a quorum's to give, and with it comes what a quorum has voted for before."""
+"""Who may act and pass on what: the turn is a quorum's to give, once a quorum says that it is time for it, and with it
+comes what a quorum has voted for before.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,22 @@ from protocols.errors import Inconsistent
 from protocols.primitives import Identity
 from securefl.peers.baton import Standing
 from securefl.peers.circle import Circle
-from securefl.peers.messages import Certificate, Grant
+from securefl.peers.messages import Certificate, Grant, Word
+
+
+def due(circle: Circle, name: str, identity: Identity, standing: Standing, turn: int) -> Word:
+    """A peer's word that it is time for the turn, which binds it to nothing: it may go on giving earlier ones."""
+    return Word(name, circle.sign(identity, "due", standing.round + 1, turn, standing.digest))
+
+
+def check_due(circle: Circle, standing: Standing, turn: int, words: Sequence[Word]) -> None:
+    """Raises ``Forged`` or ``Inconsistent`` unless a quorum says that it is time for the turn."""
+    circle.check_quorum(words, "due", standing.round + 1, turn, standing.digest)
+
+
+def check_word(circle: Circle, standing: Standing, turn: int, word: Word) -> None:
+    """Raises ``Forged`` or ``Inconsistent`` unless this peer says that it is time for the turn."""
+    circle.check(word.sender, word.signature, "due", standing.round + 1, turn, standing.digest)
 
 
 def grant(

@@ -56,6 +56,7 @@ def resumed(circle: Circle, standing: Standing, turn: int, handed: Handed) -> St
         evidence=began.evidence or before.evidence,
         key_round=before.key_round if same_key else standing.round,
         pending=request,
+        counts=before.counts | {name: before.counts.get(name, 0) + 1 for name in contributors},
         outcome=_outcome(circle, request, contributors),
     )
 

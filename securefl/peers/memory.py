@@ -102,8 +102,13 @@ class Memory:
 
     def model_of(self, baton: bytes) -> bytes:
         """The model that came with a baton when it was voted on or locked; empty where it did not."""
+        known = self.shown(name_of(baton))
+        return b"" if known is None else known.model
+
+    def shown(self, name: bytes) -> Passed | None:
+        """The baton of this name, if it is one of the next round that this peer voted for or locked."""
         known = [held.passed for held in (self.next.candidate, self.next.locked) if held is not None]
-        return next((passed.model for passed in known if name_of(passed.baton) == name_of(baton)), b"")
+        return next((passed for passed in known if name_of(passed.baton) == name), None)
 
 
 def _name(round: int) -> str:

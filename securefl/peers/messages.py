@@ -80,17 +80,21 @@ class Handed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class TurnRequest(Message, frozen=True):
-    """Asks for the turn in a round; and how far the asked peer is, which is all it asks where that is no next round."""
+    """Asks whether it is time for the turn in a round, and with ``due``, a quorum's words that it is, for the turn; and
+    how far the asked peer is, which is all it asks where that is no next round.
+    """
 
     KIND: ClassVar[int] = 17
     run: RunName
     round: Number
     turn: Turn
+    due: tuple[Word, ...] = ()
 
 
 class TurnReply(Message, frozen=True):
-    """``round``: the last that is settled for this peer. If it is the one before the asked round: the grant, the votes
-    behind the lock that it names, and the hash of a sum of the round that this peer was handed.
+    """``round``: the last that is settled for this peer. If it is the one before the asked round, ``turn``: the latest
+    that this peer gave, -1 for none; and its word that it is time, or the grant, the votes behind the lock that it
+    names, and the hash of a sum of the round that this peer was handed.
     """
 
     KIND: ClassVar[int] = 37
@@ -98,6 +102,8 @@ class TurnReply(Message, frozen=True):
     grant: Grant | None = None
     votes: Certificate | None = None
     handed: Digest = b""
+    turn: Annotated[int, msgspec.Meta(ge=-1, le=2**40)] = -1
+    due: Word | None = None
 
 
 class VoteRequest(Message, frozen=True):
@@ -144,11 +150,12 @@ class Taken(Message, frozen=True):
 
 
 class FetchRequest(Message, frozen=True):
-    """Asks for the baton of a round: settled, or the one that this peer has a lock or a vote for."""
+    """Asks for the settled baton of a round, or the one named ``wanted``, if this peer locked it or voted for it."""
 
     KIND: ClassVar[int] = 21
     run: RunName
     round: Number
+    wanted: Digest = b""
 
 
 class Fetched(Message, frozen=True):
@@ -156,7 +163,7 @@ class Fetched(Message, frozen=True):
 
     KIND: ClassVar[int] = 41
     settled: Settled | None
-    locked: Passed | None
+    passed: Passed | None
 
 
 class SumRequest(Message, frozen=True):

@@ -25,7 +25,7 @@ from securefl.peers import handed
 from securefl.peers.baton import Baton, name_of
 from securefl.peers.circle import Circle
 from securefl.peers.gate import Answering, Gate
-from securefl.peers.grants import entitled, grant
+from securefl.peers.grants import check_due, due, entitled, grant
 from securefl.peers.journal import Journal
 from securefl.peers.memory import Candidate, Locked, Memory, Open
 from securefl.peers.messages import (
@@ -168,7 +168,7 @@ class Peer:
                 self.take(self._of_run(decode(request, TakeRequest)).settled)
                 return encode(Taken(self.round))
             case FetchRequest.KIND:
-                return self._fetched(self._of_run(decode(request, FetchRequest)).round)
+                return self._fetched(self._of_run(decode(request, FetchRequest)))
             case SumRequest.KIND:
                 asked = self._of_run(decode(request, SumRequest)).round
                 return encode(Sum(self._gate.handed if asked == self.memory.next.round else None))
@@ -185,21 +185,33 @@ class Peer:
             before, open = self.memory.standing, self.memory.next
             if self.over or asked.round != open.round:
                 return encode(TurnReply(before.round))
-            self._check_turn(sender, asked.turn, open)
+            acting = self.circle.acting(open.round, asked.turn)
+            if sender != acting:
+                raise Refused(f"turn {asked.turn} of round {open.round} is {acting}'s")
+            why = self._too_late(asked.turn, open) or ("" if asked.due else self._too_early(asked.turn, open))
+            if why:
+                self._tell(f"{sender} was refused: {why}")
+                return encode(TurnReply(before.round, turn=open.turn))
+            if not asked.due:
+                word = due(self.circle, self.name, self._identity, before, asked.turn)
+                return encode(TurnReply(before.round, turn=open.turn, due=word))
+            # A quorum says that it is time, and this peer's own clock is not asked: so those that began at different
+            # times come together.
+            check_due(self.circle, before, asked.turn, asked.due)
             self.memory.note(turn=asked.turn)
             votes = None if open.locked is None else open.locked.votes
             given = grant(self.circle, self.name, self._identity, before, asked.turn, votes)
-            return encode(TurnReply(before.round, given, votes, handed.name_of(self._gate.handed)))
+            return encode(TurnReply(before.round, given, votes, handed.name_of(self._gate.handed), asked.turn))
 
-    def _check_turn(self, sender: str, turn: int, open: Open) -> None:
-        acting = self.circle.acting(open.round, turn)
-        if sender != acting:
-            raise Refused(f"turn {turn} of round {open.round} is {acting}'s")
-        if turn < open.turn:
-            raise Refused(f"turn {turn} of round {open.round} is over: it is turn {open.turn}")
+    def _too_late(self, turn: int, open: Open) -> str:
+        over = f"turn {turn} of round {open.round} is over: it is turn {open.turn}"
+        return over if turn < open.turn else ""
+
+    def _too_early(self, turn: int, open: Open) -> str:
         first = max(open.turn, 0)
-        if turn > first and not self._overdue(open.round, first, turn):
-            raise Refused(f"it is not time for turn {turn} of round {open.round} yet: turn {first} has not had its own")
+        if turn <= first or self._overdue(open.round, first, turn):
+            return ""
+        return f"it is not time for turn {turn} of round {open.round} yet: turn {first} has not had its own"
 
     def _vote(self, sender: str, asked: VoteRequest) -> bytes:
         with self._one_at_a_time:
@@ -238,10 +250,9 @@ class Peer:
             )
         return open
 
-    def _fetched(self, round: int) -> bytes:
-        open = self.memory.next
-        locked = open.locked if round == open.round else None
-        return encode(Fetched(self.memory.settled(round), None if locked is None else locked.passed))
+    def _fetched(self, asked: FetchRequest) -> bytes:
+        shown = self.memory.shown(asked.wanted) if asked.round == self.memory.next.round else None
+        return encode(Fetched(self.memory.settled(asked.round), shown))
 
     @property
     def _sealed(self) -> bool:

@@ -102,7 +102,7 @@ class NoisedSum(Struct, frozen=True, tag="noised-sum", tag_field="mechanism", fo
     Guarantee: record level, add-or-remove-one, for everyone who sees the sum.
     """
 
-    released: Literal["metrics", "statistics"]
+    released: Literal["metrics", "statistics", "scores"]
     noise_multiplier: Positive
     bound: Positive
 
@@ -121,7 +121,7 @@ class Skellam(Struct, frozen=True, tag="skellam", tag_field="mechanism", forbid_
     sees the sum and knows the noise of all contributors but ``honest``. Assumes that these noised as described here.
     """
 
-    released: Literal["update", "clipped"]
+    released: Literal["update", "clipped", "survey"]
     noise_multiplier: Positive
     scale: Positive
     dimension: Steps

@@ -175,8 +175,18 @@ def _training(plan: Plan) -> Training:
     without = (plan.mechanism,) if isinstance(plan.mechanism, SGD) else ()
     poisson = f"Poisson: each record is in each step with chance {rate:g}, independently"
     chance = "None: every record is in every step" if rate == 1 else poisson
-    sampling = f"{chance}; {steps} step{'s' * (steps > 1)} a round. Of the clients, all are asked in every round."
+    sampling = f"{chance}; {steps} step{'s' * (steps > 1)} a round. {_asked(plan)}"
     return Training((*without, *planned), sampling, plan.optimizer.learning_rate, plan.optimizer.momentum)
+
+
+def _asked(plan: Plan) -> str:
+    if plan.cohort.size is None:
+        return "Of the clients, all are asked in every round."
+    chance = "each by itself, so that about" if plan.cohort.sampling == "poisson" else "at random"
+    return (
+        f"Of the clients, {chance} {plan.cohort.size + plan.cohort.extra} are asked in a round; the server chooses and "
+        f"sees whom, so that no privacy is claimed from it."
+    )
 
 
 def _accounting() -> Accounting:
@@ -193,7 +203,9 @@ def _utility(facts: Facts) -> Utility:
     accuracies = [record.accuracy for record in facts.history if record.accuracy is not None]
     if facts.summary is None:
         return Utility(accuracies[-1] if accuracies else "unknown", "unknown", "unknown")
-    return Utility(_or_none(facts.summary.accuracy), _or_none(facts.summary.accuracy_centralised), "unknown")
+    found = facts.summary
+    accuracy, twin = _or_none(found.accuracy), _or_none(found.accuracy_centralised)
+    return Utility(accuracy, twin, "unknown", found.metrics, found.metrics_unit)
 
 
 def _round(record: RoundRecord) -> Round:

@@ -62,6 +62,7 @@ def _metrics(report: Report) -> Sequence[str]:
         f"- accuracy of the final model: {words.number(report.utility.accuracy)}",
         f"- of the same model trained on all records in one place, without privacy: "
         f"{words.number(report.utility.centralised)}",
+        *([f"- on the same test set: {_text(words.metrics(report))}"] if report.utility.metrics else []),
     ]
 
 

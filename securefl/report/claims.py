@@ -77,8 +77,8 @@ def figure(value: float) -> Epsilon:
 
 def as_planned(statement: Statement, plan: Plan) -> bool:
     """Whether each charge is of what a round under the plan releases. Only then is anything computed from it."""
-    planned = released(plan)
-    return all(charge.releases == planned for charge in statement.charges)
+    training, last = released(plan), released(plan, plan.last)
+    return all(charge.releases == (last if plan.surveys(charge.round) else training) for charge in statement.charges)
 
 
 def _claim(statement: Statement, plan: Plan, audience: Audience) -> Claim:

@@ -226,15 +226,18 @@ class Round(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seconds: Nonnegative
 
 
-class Utility(Struct, frozen=True, forbid_unknown_fields=True):
+class Utility(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How good the final model is; ``centralised``: the same model on all records in one place, without privacy.
 
-    ``by_group``: accuracy for each group of people, which nobody measures here yet.
+    ``by_group``: accuracy for each group of people, which nobody measures here yet. ``metrics``: other figures on the
+    public test set, by their keys in :data:`securefl.measures.NAMES`, errors in ``unit``; absent where there are none.
     """
 
     accuracy: float | Absent
     centralised: float | Absent
     by_group: dict[str, float] | Unknown
+    metrics: dict[str, float] = {}
+    unit: str = ""
 
 
 class Audited(Struct, frozen=True, forbid_unknown_fields=True):

@@ -102,6 +102,7 @@ def _template() -> Template:
         "short": words.short,
         "mechanism": words.mechanism,
         "kind": words.kind,
+        "metrics": words.metrics,
     }
     return environment.get_template("template.html.j2")
 

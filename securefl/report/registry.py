@@ -133,6 +133,7 @@ def _implementation(report: Report, claim: Claim) -> Node:
         "utility": (
             f"Accuracy {words.number(report.utility.accuracy)} on a test set: {report.data.test}. Trained centrally, "
             f"without privacy: {words.number(report.utility.centralised)}."
+            + (f" {words.metrics(report)}." if report.utility.metrics else "")
         ),
         "additional_information": f"securefl run {report.run.id}, plan {report.run.plan}, model {report.run.model}.",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from securefl import measures
 from securefl.privacy.mechanism import DPSGD, Budget, Mechanism, NoisedSum, Skellam, Unit
 from securefl.report.document import Audience, Report
 from securefl.report.statement import Absent, Unknown
@@ -98,6 +99,11 @@ def mechanism(released: Mechanism) -> str:
                 f"Local training by SGD, which clips no record and adds no noise; {_steps(released.steps)} a round, "
                 f"sampling rate {released.sampling_rate:g}"
             )
+
+
+def metrics(report: Report) -> str:
+    """The model's figures beside accuracy."""
+    return measures.told(report.utility.metrics, report.utility.unit)
 
 
 def budget(report: Report) -> str:

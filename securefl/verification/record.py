@@ -11,10 +11,12 @@ from securefl import draft, settings
 from securefl.job import Job
 from securefl.plan import Plan
 from securefl.privacy.mechanism import Budget
+from securefl.records import participation
 from securefl.report import declared, hazards, view
 from securefl.report.facts import Facts
 from securefl.report.statement import Absent, Statement
 from securefl.run_folder import ENGINE, HISTORY, JOB, PLAN, SUMMARY
+from securefl.stopping import plateaued
 
 _ROUNDING: Final = 1e-6
 
@@ -39,7 +41,8 @@ def _history(facts: Facts) -> Iterator[str]:
             yield f"{HISTORY}: round {record.round} has not {plan.minimum} or more contributors, all of the plan"
     if facts.summary is None:
         return
-    if len(rounds) != facts.job.rounds:
+    stopped = facts.job.stopping is not None and plateaued(rounds, facts.job.stopping)
+    if len(rounds) != plan.last and not (stopped and len(rounds) < plan.rounds):
         yield f"{HISTORY}: {len(rounds)} rounds of {facts.job.rounds}, and a summary as of a finished run"
     for said in _statements(facts):
         if missing := sorted({charge.round for charge in said.charges if not 0 < charge.round <= len(rounds)}):
@@ -87,7 +90,8 @@ def _summary(facts: Facts) -> Iterator[str]:
     each = len(facts.plan.clients) * max(len(rounds), 1)
     found = replace(
         said,
-        rounds=len(rounds),
+        rounds=min(len(rounds), facts.plan.rounds),
+        participation=participation(facts.plan, rounds),
         protection=facts.plan.protection,
         dropouts_recovered=sum(len(record.recovered) for record in rounds),
         upload_bytes=sum(sum(record.upload_bytes.values()) for record in rounds) // each,

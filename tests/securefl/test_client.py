@@ -155,7 +155,7 @@ def test_an_attempt_is_joined_once_even_after_a_restart(tmp_path: Path, round: i
     restarted.pin(dict(zip(NAMES, _keys(tmp_path), strict=True)), plan)
     assert restarted.public_key == owner.public_key
     word, why = refused(restarted, opening(plan, round=round, attempt=attempt))
-    assert word == "policy"
+    assert word == "spent"
     assert "is not after round 2, attempt 1" in why
 
 

@@ -195,10 +195,14 @@ def _nvflare(*arguments: object) -> Mapping[str, object]:
     """Run nvflare's command line; what it answers. Raises ``BadInput`` with its own words where it refuses."""
     require()
     with TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "nvflare.cli", *map(str, arguments), "--format", "json"]
-        done = subprocess.run(  # noqa: S603
-            command, env={**os.environ, "HOME": home}, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
+        # -P: what lies in the folder that somebody happens to be in is not nvflare.
+        command = [sys.executable, "-P", "-m", "nvflare.cli", *map(str, arguments), "--format", "json"]
+        try:
+            done = subprocess.run(  # noqa: S603
+                command, env={**os.environ, "HOME": home}, capture_output=True, text=True, timeout=_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BadInput(f"nvflare {arguments[0]} did not end within {_SECONDS:g} s: try again") from error
         shutil.rmtree(Path(home) / ".nvflare", ignore_errors=True)
     try:
         answer = json.loads(done.stdout.splitlines()[-1])

@@ -19,7 +19,7 @@ from nvflare.apis.signal import Signal
 from protocols.errors import MalformedMessage
 from securefl.engines import letters
 from securefl.engines.letters import Absent
-from securefl.engines.nvflare.frames import BYTES, SOCKET, TOPIC, Back, Call, Ready, decoded, encoded
+from securefl.engines.nvflare.frames import BYTES, SOCKET, TOPIC, Back, Call, Forwarded, Ready, decoded, encoded
 from securefl.engines.pipe import Lost, Pipe, connect
 
 _PATIENCE: Final = 15.0  # seconds; a client that works longer says so before
@@ -55,6 +55,7 @@ class Forwarder(Executor):  # type: ignore[misc]
         try:
             client = connect(self._socket)
             try:
+                client.send(encoded(Forwarded()))
                 client.send(letter)
                 reply[BYTES] = client.receive(_PATIENCE)
             finally:

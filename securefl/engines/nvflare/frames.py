@@ -1,4 +1,6 @@
-"""What the coordinator and its job at the server say to each other over a local socket: letters, each with a number."""
+"""What the coordinator and its job at the server say to each other over a local socket, and the client process and its
+worker at a site: letters, each with a number.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,12 @@ SOCKET = "securefl.sock"
 """In a kit's folder: where the coordinator listens at the server, and the client process at a site."""
 
 
+class Forwarded(Struct, frozen=True, array_like=True, tag="forwarded"):
+    """At a site, the first word of a connection: what comes next was sent by somebody elsewhere, whatever it says."""
+
+
 class Ready(Struct, frozen=True, array_like=True, tag="ready"):
-    """The job runs, over these sites."""
+    """The job runs, over these sites. At a site, only its own worker says so, and never what it forwards."""
 
     job: str
     sites: tuple[str, ...]
@@ -37,7 +43,7 @@ class Back(Struct, frozen=True, array_like=True, tag="back"):
     reply: bytes
 
 
-Frame = Ready | Call | Back
+Frame = Forwarded | Ready | Call | Back
 _FRAMES: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame, strict=True)
 
 

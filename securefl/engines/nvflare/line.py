@@ -7,36 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Late
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 from typing import Final
 
 from protocols.errors import MalformedMessage
-from securefl.engines.nvflare.frames import SOCKET, Back, Call, Ready, decoded, encoded
+from securefl.engines.link import Link
+from securefl.engines.nvflare.frames import SOCKET, Ready, decoded
 from securefl.engines.nvflare.jobs import Jobs, Unreachable
 from securefl.engines.pipe import Door, Lost, Pipe
 from securefl.run_lock import Lock as Folder
 from securefl.run_lock import lock
 
 _START: Final = 60.0  # seconds that a submitted job may take until it is ready
+_FIRST: Final = 10.0  # seconds for the first word of a job that connected
 _LOOK: Final = 1.0  # seconds between looks at a job that is not ready
 _GATHER: Final = 5.0  # seconds for sites to come back before a job is submitted without them
 _SILENT: Final = 30.0  # seconds until a job is replaced again for a site that stayed silent
 _AGAIN: Final = 2.0  # seconds before a server that was not reached is tried again
-
-
-@dataclass
-class _Connected:
-    """A job that is ready: its end of the socket, and who waits for what it brings back."""
-
-    pipe: Pipe
-    sites: frozenset[str]
-    sending: Lock = field(default_factory=Lock)
-    waiting: dict[int, Future[bytes]] = field(default_factory=dict)
 
 
 class Line:
@@ -51,9 +40,8 @@ class Line:
         self._held: Folder | None = lock(kit)  # two at one server would each end the other's job
         self._door = Door(kit / SOCKET)
         self._changed = Condition()
-        self._connected: _Connected | None = None
+        self._connected: Link | None = None
         self._submitted = ""
-        self._calls = 0
         self._tried: dict[str, float] = {}  # when the job was last replaced for a site that was silent
         self._open = True
         self._away: frozenset[str] = frozenset()  # sites that were not connected as the last job was submitted
@@ -66,20 +54,12 @@ class Line:
         with self._changed:
             self._changed.wait_for(lambda: self._connected is not None or not self._open, seconds)
             connected = self._connected
-            if connected is None or site not in connected.sites:
-                return None
-            self._calls += 1
-            number, answer = self._calls, Future[bytes]()
-            connected.waiting[number] = answer
-        try:
-            call = Call(number, site, letter, max(0.1, until - time.monotonic()))
-            with connected.sending:
-                connected.pipe.send(encoded(call))
-            return answer.result(max(0.0, until - time.monotonic())) or None
-        except (Lost, Late):
+        if connected is None or site not in connected.sites:
             return None
-        finally:
-            connected.waiting.pop(number, None)
+        try:
+            return connected.carry(site, letter, until - time.monotonic())
+        except Lost:
+            return None
 
     def ready(self, seconds: float) -> bool:
         """Wait until a job carries letters."""
@@ -103,7 +83,7 @@ class Line:
         """End the job, and let others have the server."""
         self._open, self._held = False, None
         if (connected := self._connected) is not None:
-            connected.pipe.close()
+            connected.close()
         self._door.close()
         with self._changed:
             self._changed.notify_all()
@@ -112,38 +92,31 @@ class Line:
         while self._open:
             try:
                 pipe = self._door.accept()
-                ready = decoded(pipe.receive(10.0))
-            except (Lost, MalformedMessage):
+            except Lost:
                 continue
-            if not isinstance(ready, Ready) or ready.job != self._submitted:
+            if (ready := _ready(pipe)) is None or ready.job != self._submitted:
                 pipe.close()  # a job of before, that is ending
                 continue
-            connected = _Connected(pipe, frozenset(ready.sites))
+            connected = Link(pipe, ready.sites)
             with self._changed:
-                self._connected = connected
+                before, self._connected = self._connected, connected
                 self._changed.notify_all()
+            if before is not None:
+                before.close()
             self._tell(f"connected: {', '.join(sorted(ready.sites))}")
             Thread(target=self._read, args=(connected,), daemon=True).start()
 
-    def _read(self, connected: _Connected) -> None:
-        try:
-            while True:
-                back = decoded(connected.pipe.receive())
-                if isinstance(back, Back) and (answer := connected.waiting.get(back.number)) is not None:
-                    answer.set_result(back.reply)
-        except (Lost, MalformedMessage):
-            self._lose(connected)
+    def _read(self, connected: Link) -> None:
+        connected.listen()
+        self._lose(connected)
 
-    def _lose(self, connected: _Connected) -> None:
+    def _lose(self, connected: Link) -> None:
         with self._changed:
             if self._connected is connected:
                 self._connected = None
                 if self._open:
                     self._tell("the job at the server has ended; another is started")
             self._changed.notify_all()
-        for answer in list(connected.waiting.values()):
-            if not answer.done():
-                answer.set_result(b"")
 
     def _keep(self) -> None:
         """See to it that there is a job."""
@@ -177,9 +150,9 @@ class Line:
             if lacking and (back := self._jobs.connected() & lacking):
                 self._replace(connected, back)
 
-    def _replace(self, connected: _Connected, back: Collection[str]) -> None:
+    def _replace(self, connected: Link, back: Collection[str]) -> None:
         self._tell(f"{', '.join(sorted(back))} may be back")
-        connected.pipe.close()
+        connected.close()
         self._lose(connected)
 
     def _await(self, job: str) -> None:
@@ -191,3 +164,12 @@ class Line:
                     return
             if self._jobs.ended(job):
                 return
+
+
+def _ready(pipe: Pipe) -> Ready | None:
+    """What a job says first; None for anything else."""
+    try:
+        said = decoded(pipe.receive(_FIRST))
+    except (Lost, MalformedMessage):
+        return None
+    return said if isinstance(said, Ready) else None

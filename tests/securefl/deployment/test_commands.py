@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 
 from securefl import cli
+from securefl.deployment.approvals import COORDINATOR, Approvals
 from securefl.engines.nvflare import kit
 from securefl.engines.nvflare.kit import Role
+from tests.securefl.deployment import sites
 from tests.securefl.deployment.deployed import SITE_FILE, Deployed
 
-COMMANDS = ["server init", "server admit", "server roster", "server check", "site init", "site join", "site check"]
+COMMANDS = [
+    *("server init", "server admit", "server roster", "server check"),
+    *("site init", "site join", "site check", "site plans", "site approve", "site reject", "site accept-ledger"),
+]
 
 
 def last(output: str) -> Any:
@@ -156,3 +161,70 @@ def test_a_start_undoes_what_was_changed_in_a_kit(group: str, own_project: Deplo
         starting.terminate()
         starting.communicate()
     assert starting.returncode == 0
+
+
+KEEPS = """
+import sys
+from pathlib import Path
+from securefl.deployment.site_folder import SiteFolder
+held = SiteFolder(Path(sys.argv[1])).lock_start()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("command", ["start", "join"])
+def test_a_site_is_started_once_and_not_changed_meanwhile(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also before its client process has begun, or between two of them."""
+    ada = sites.joined(tmp_path)["ada"]
+    arguments = {"start": [], "join": [str(ada.roster_file), "--roster", ada.roster().hash()]}[command]
+    keeping = [sys.executable, "-c", KEEPS, str(ada.path)]
+    with subprocess.Popen(keeping, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None and first.stdout.readline() == "held\n"
+        assert cli.main(["site", command, str(ada.path), *arguments]) == 2
+        assert "another process is running in" in capsys.readouterr().err
+        assert not ada.kit.exists()
+        first.communicate("")
+
+
+def test_an_owner_sees_who_proposed_what_and_approves_or_rejects_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = sites.joined(tmp_path)
+    ada, plan = folders["ada"], sites.coordinator(folders)[0].plan
+    name, approvals = plan.digest().hex(), Approvals(ada.plans)
+    for by in (COORDINATOR, "bob"):
+        approvals.ask(plan, by)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        assert cli.main(["site", *arguments]) == code
+        said = capsys.readouterr()
+        return said.out + said.err
+
+    shown = run("plans", str(ada.path))
+    assert "proposed by  the coordinator" in shown and "proposed by  bob" in shown and "without a server" in shown
+    assert "say whose with --by" in run("approve", str(ada.path), name, code=2)
+    assert "for one run of bob" in run("approve", str(ada.path), name, "--by", "bob")
+    assert "proposed by the coordinator" in run("reject", str(ada.path), name)
+    assert "no plan waits" in run("plans", str(ada.path))
+    assert approvals.allows(plan, "run-1", "bob") and not approvals.allows(plan, "run-1")
+
+
+def test_a_ledger_that_lost_charges_is_accepted_by_a_person_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = sites.joined(tmp_path)
+    ada = folders["ada"]
+    assert cli.main(["site", "accept-ledger", str(ada.path), "--yes"]) == 2
+    assert "there is nothing to accept" in capsys.readouterr().err
+    server, engine = sites.coordinator(folders)
+    server.round(engine.exchange(1))
+    next(ada.ledgers.rglob("ada.sqlite")).unlink()
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert cli.main(["site", "accept-ledger", str(ada.path)]) == 2
+    assert "nothing was changed" in capsys.readouterr().err
+    assert cli.main(["site", "accept-ledger", str(ada.path), "--yes", "--json"]) == 0
+    assert last(capsys.readouterr().out) == {"charges": 0}
+    sites.opened({"ada": ada})

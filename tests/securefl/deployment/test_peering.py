@@ -4,6 +4,7 @@ report.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from protocols.aggregation.messages import KeysRequest, Refusal
+from protocols.aggregation.messages import KeysRequest, Refusal, UnmaskRequest
 from protocols.wire import decode, encode, kind
 from securefl import job as jobs
 from securefl.announcement import Announcement, public_tag
+from securefl.closing import EndorseRequest, StateRequest
 from securefl.deployment.approvals import Approvals
 from securefl.deployment.diary import Diary
 from securefl.deployment.in_turn_folder import InTurnFolder
@@ -25,7 +27,9 @@ from securefl.deployment.site import Site
 from securefl.deployment.site_folder import SiteFolder
 from securefl.engines.correspondence import Deadlines
 from securefl.errors import BadInput, BadJob, NotARun
+from securefl.peers.messages import Fetched, FetchRequest, TurnReply, TurnRequest
 from securefl.peers.proposal import ProposeInTurn
+from securefl.peers.turns import acting
 from securefl.plan import Plan
 from securefl.proposal import Consent, Propose
 from securefl.run import Run
@@ -176,3 +180,145 @@ def test_a_damaged_plan_is_said_to_be(folders: dict[str, SiteFolder], tmp_path: 
     (made.path / "plan.json").write_bytes(b"{")
     with pytest.raises(NotARun, match="have the run proposed again"):
         made.plan()
+
+
+def keys(run: str, plan: Plan, attempt: int = 1) -> bytes:
+    """The first request of an attempt at round 1."""
+    model = bytes(4 * plan.dimension)
+    return encode(KeysRequest(Announcement(run, 1, attempt, plan, model, public_tag(model)).encoded()))
+
+
+def another(asked: ProposeInTurn, plan: Plan, number: int) -> tuple[ProposeInTurn, Plan]:
+    """A run of another job."""
+    other = replace(plan, job=f"other-{number}")
+    text = asked.job.replace('"neighbours"', f'"other-{number}"', 1)
+    return replace(asked, run=f"{number:032x}", plan=other.encoded(), job=text), other
+
+
+@pytest.mark.attack("a member's proposal that ends the session of the run that goes on")
+def test_a_proposal_of_a_member_changes_nothing_in_a_run_with_a_server(
+    folders: dict[str, SiteFolder], tmp_path: Path
+) -> None:
+    asked, plan = proposed(folders["ada"], tmp_path)
+    site, own = peering(folders["bob"])
+    served = replace(plan, job="served")
+    assert kind(site.handle(keys("ab" * 16, served))) != Refusal.KIND
+    client = site._client
+    assert word(own, asked) == "accepted"
+    assert site._client is client and client is not None and client._session is not None
+    assert site._pinned is not None and site._pinned.run == "ab" * 16
+
+
+@pytest.mark.attack("an owner's approval for one run, used up by another's")
+def test_an_approval_for_the_coordinator_is_not_for_a_member(folders: dict[str, SiteFolder], tmp_path: Path) -> None:
+    asked, plan = proposed(folders["ada"], tmp_path)
+    bob = folders["bob"]
+    bob.file.write_text(bob.file.read_text().replace('"policy"', '"none"'), encoding="utf-8")
+    site, own = peering(bob)
+
+    def served(run: str) -> str:
+        return decode(site.handle(encode(Propose(run, plan.encoded()))), Consent).word
+
+    assert served("cd" * 16) == "pending" and word(own, asked) == "pending"
+    approvals, name = Approvals(bob.plans), plan.digest().hex()
+    assert {(found.name, found.by) for found in approvals.waiting()} == {(name, "the coordinator"), (name, "ada")}
+    approvals.approve(name, "the coordinator")
+    assert word(own, asked) == "pending" and kind(site.handle_in_turn(keys(asked.run, plan))) == Refusal.KIND
+    assert word(own, replace(asked, run="ef" * 16), "cyd") == "pending"
+    assert served("cd" * 16) == "accepted"
+    assert kind(site.handle(keys("cd" * 16, plan))) != Refusal.KIND
+
+
+@pytest.mark.attack("a server that ends a run without one")
+def test_no_server_ends_a_run_without_one(folders: dict[str, SiteFolder], tmp_path: Path) -> None:
+    """Nor does who has the turn in one run get at another."""
+    asked, plan = proposed(folders["ada"], tmp_path)
+    site, own = peering(folders["bob"])
+    assert word(own, asked) == "accepted"
+    assert kind(site.handle_in_turn(keys(asked.run, plan))) != Refusal.KIND
+    assert kind(site.handle(keys("cd" * 16, plan))) != Refusal.KIND  # the very same plan, with a server
+    for request in (StateRequest(asked.run), EndorseRequest(asked.run, b"{}")):
+        assert kind(site.handle(encode(request))) == Refusal.KIND
+    assert owners_log(folders["bob"]).count("has no server") == 2
+    for request in (StateRequest("cd" * 16), EndorseRequest("cd" * 16, b"{}")):
+        assert kind(site.handle_in_turn(encode(request))) == Refusal.KIND
+    assert kind(site.handle_in_turn(encode(UnmaskRequest(())))) == Refusal.KIND  # of the session of the other run
+    assert kind(site.handle_in_turn(keys(asked.run, plan, 2))) != Refusal.KIND  # it goes on
+    own.close()
+
+
+def test_a_run_that_goes_on_is_not_given_up_for_a_proposal(folders: dict[str, SiteFolder], tmp_path: Path) -> None:
+    asked, plan = proposed(folders["ada"], tmp_path)
+    _, own = peering(folders["bob"])
+
+    def current() -> str:
+        assert own._current is not None
+        return own._current[0].run
+
+    def turn(run: str) -> bytes:
+        assert own._current is not None
+        return own._answer(acting(plan.clients, 1, 0), encode(TurnRequest(run, 1, 0)))
+
+    second, _ = another(asked, plan, 2)
+    assert word(own, asked) == "accepted" and current() == asked.run
+    assert word(own, second, "cyd") == "accepted" and current() == second.run  # none of them has begun
+    assert decode(turn(asked.run), TurnReply).round == 0 and current() == asked.run
+    own._current[1].peer.memory.note(turn=0)  # type: ignore[index]  # it has begun
+    third, _ = another(asked, plan, 3)
+    assert word(own, third, "cyd") == "accepted" and current() == asked.run
+    assert kind(turn(third.run)) == Refusal.KIND and current() == asked.run
+    own._answered -= 25 * 3600  # nobody asked anything for a day
+    assert kind(turn(third.run)) != Refusal.KIND and current() == third.run
+    own.close()
+
+
+@pytest.mark.attack("a member that proposes runs without end")
+def test_of_the_runs_that_a_member_proposes_only_the_newest_are_kept(
+    folders: dict[str, SiteFolder], tmp_path: Path
+) -> None:
+    asked, plan = proposed(folders["ada"], tmp_path)
+    site, own = peering(folders["bob"])
+    assert word(own, asked, "cyd") == "accepted"
+    for number in range(12):
+        assert word(own, another(asked, plan, number)[0]) == "accepted"
+    kept = {path.name for path in folders["bob"].runs.iterdir()}
+    assert kept == {asked.run, *(f"{number:032x}" for number in range(2, 12))} == set(site._in_turn)
+    own.close()
+
+
+def test_a_run_that_is_over_answers_who_comes_later(tmp_path: Path) -> None:
+    """After a restart, too, when the site takes part in another or in none."""
+    folders = neighbours.joined(tmp_path)
+    with living(folders):
+        made, _ = propose(folders["bob"], neighbours.job(tmp_path, rounds=1), DEADLINES)
+        runs = {name: InTurnFolder(folder.runs / made.run) for name, folder in folders.items()}
+        wait(lambda: all(run.ended for run in runs.values()), 90)
+    _, own = peering(folders["cyd"])
+    asked = encode(FetchRequest(made.run, 1))
+    found = decode(own._answer("dan", asked), Fetched).settled
+    assert found is not None and found.passed.model
+    assert decode(own._answer("dan", encode(TurnRequest(made.run, 0, 0))), TurnReply).round == 1
+    assert kind(own._answer("mallory", asked)) == Refusal.KIND
+    assert kind(own._answer("dan", encode(FetchRequest("../" * 9, 1)))) == Refusal.KIND
+    own.close()
+
+
+def test_a_folder_that_cannot_be_read_is_in_no_other_runs_way(folders: dict[str, SiteFolder], tmp_path: Path) -> None:
+    bad = folders["ada"].runs / ("00" * 16)
+    bad.mkdir()
+    (bad / "engine.json").write_bytes(b"{")
+    worse = propose(folders["ada"], neighbours.job(tmp_path), DEADLINES)[0]
+    (worse.path / "plan.json").write_bytes(b"{")
+    worst = propose(folders["ada"], neighbours.job(tmp_path), DEADLINES)[0]
+    (worst.path / "job.toml").write_bytes(b"[")
+    made, _ = propose(folders["ada"], neighbours.job(tmp_path), DEADLINES)
+    os.utime(made.path / "plan.json", (1, 1))  # older than those
+    _, own = peering(folders["ada"])
+    own._over.set()  # it waits for nothing
+    for _ in range(2):
+        own._go_on()
+        own._propose()
+    assert own._current is not None and own._current[0] == made
+    log = owners_log(folders["ada"])
+    assert [log.count(one.name) for one in (bad, worse.path)] == [1, 1] and f"run {worst.run} is left alone" in log
+    own.close()

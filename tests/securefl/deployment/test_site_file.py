@@ -106,7 +106,7 @@ def test_plans_are_approved_by_hand_unless_the_owner_says_otherwise() -> None:
     assert not site_file.parse(PILOT).accepts(PLAN)
     assert site_file.parse(f'{PILOT}[accept]\nplans = ["{PLAN.digest().hex()}"]\n').accepts(PLAN)
     assert not site_file.parse(f'{PILOT}[accept]\nplans = ["{"0" * 64}"]\n').accepts(PLAN)
-    assert site_file.parse(f'{PILOT}[accept]\nrule = "policy"\n').accepts(PLAN)
+    assert site_file.parse(f'{PILOT}[accept]\nrule = "policy"\n').accepts_all
 
 
 def test_the_file_that_is_written_first_is_valid_and_names_the_site() -> None:

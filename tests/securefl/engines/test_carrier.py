@@ -54,3 +54,67 @@ def test_a_worker_that_comes_later_takes_over() -> None:
     asking.join()
     second.close()
     serving.join()
+
+
+def asked(carrier: Carrier, brought: list[bytes | None], seconds: float = 5.0) -> Thread:
+    """Somebody who has a letter carried to bob."""
+    asking = Thread(target=lambda: brought.append(carrier.carry("bob", b"letter", seconds)))
+    asking.start()
+    return asking
+
+
+def answers(workers: Pipe) -> None:
+    call = decoded(workers.receive(5.0))
+    assert isinstance(call, Call)
+    workers.send(encoded(Back(call.number, b"reply")))
+
+
+def test_an_older_worker_carries_on_where_the_newest_is_gone() -> None:
+    carrier, brought = Carrier(), list[bytes | None]()
+    first, serving_first = attached(carrier)
+    second, serving_second = attached(carrier)
+    asking = asked(carrier, brought)
+    assert isinstance(decoded(second.receive(5.0)), Call)
+    second.close()  # it took the letter with it
+    answers(first)
+    asking.join()
+    assert brought == [b"reply"]
+    first.close()
+    for serving in (serving_first, serving_second):
+        serving.join()
+
+
+def test_an_older_worker_is_asked_where_the_newest_brings_nothing_back() -> None:
+    carrier, brought = Carrier(), list[bytes | None]()
+    first, serving_first = attached(carrier)
+    second, serving_second = attached(carrier)
+    assert carrier.carry("bob", b"letter", 0.2) is None
+    asking = asked(carrier, brought)
+    answers(first)
+    asking.join()
+    assert brought == [b"reply"]
+    for workers in (first, second):
+        workers.close()
+    for serving in (serving_first, serving_second):
+        serving.join()
+
+
+def test_a_worker_that_hangs_keeps_nobody_longer_than_asked_and_goes_when_others_come() -> None:
+    carrier, brought = Carrier(), list[bytes | None]()
+    hanging, serving = attached(carrier)
+    large = bytes(20_000_000)  # more than a socket holds
+    asking = [Thread(target=lambda: brought.append(carrier.carry("bob", large, 0.5))) for _ in range(3)]
+    for one in asking:
+        one.start()
+    for one in asking[1:]:
+        one.join(5.0)
+    assert sum(one.is_alive() for one in asking) <= 1  # whoever was sending as it hung
+    later = [attached(carrier) for _ in range(2)]
+    for one in (*asking, serving):
+        one.join(5.0)
+        assert not one.is_alive()
+    assert brought == [None, None, None]
+    hanging.close()
+    for workers, listening in later:
+        workers.close()
+        listening.join()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from securefl.engines import pipe
 from securefl.engines.pipe import Door, Lost, connect
 
 
@@ -89,3 +90,48 @@ def test_a_file_that_a_crash_left_is_replaced(tmp_path: Path) -> None:
     door = Door(tmp_path / "a.sock")
     connect(tmp_path / "a.sock").close()
     door.close()
+
+
+@pytest.mark.parametrize("side", ["sends", "receives"])
+def test_closing_wakes_who_sends_or_receives(door: Door, tmp_path: Path, side: str) -> None:
+    """The other end may hang for ever, and whoever closes must be able to end."""
+    here = connect(tmp_path / "a.sock")
+    there = door.accept()
+    woken = []
+
+    def use() -> None:
+        try:
+            here.send(bytes(50_000_000)) if side == "sends" else here.receive()
+        except Lost as error:
+            woken.append(str(error))
+
+    using = threading.Thread(target=use, daemon=True)
+    using.start()
+    using.join(0.3)
+    here.close()
+    using.join(5)
+    assert len(woken) == 1
+    with pytest.raises(Lost):
+        here.send(b"after")
+    here.close()
+    there.close()
+
+
+def test_what_was_sent_before_closing_still_arrives(door: Door, tmp_path: Path) -> None:
+    here = connect(tmp_path / "a.sock")
+    there = door.accept()
+    here.send(b"last")
+    here.close()
+    assert there.receive(5) == b"last"
+    there.close()
+
+
+def test_who_takes_nothing_for_long_is_lost(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe, "_STUCK", 1)
+    here = connect(tmp_path / "a.sock")
+    there = door.accept()
+    with pytest.raises(Lost):
+        here.send(bytes(50_000_000))
+    with pytest.raises(Lost):  # half of a message is on its way
+        here.send(b"after")
+    there.close()

@@ -216,7 +216,7 @@ def test_a_job_that_only_says_what_it_may_spend_leaves_its_noise_to_be_solved_fo
 def test_an_unknown_pilot_comes_with_the_known_ones() -> None:
     with pytest.raises(BadJob, match=r"data\.pilot: unknown pilot 'brest-cancer'\. Did you mean 'breast-cancer'\?"):
         job.from_pilot("brest-cancer")
-    with pytest.raises(BadJob, match=r"Known are: breast-cancer, heart"):
+    with pytest.raises(BadJob, match=r"Known are: breast-cancer, credit, credit-age, digits, heart, "):
         job.from_pilot("zzz")
 
 
@@ -298,6 +298,13 @@ def test_a_pilots_data_is_the_pilots(line: str, key: str) -> None:
     with pytest.raises(BadJob) as caught:
         job.checked(file.parse(f'[data]\npilot = "breast-cancer"\n{line}\n'))
     assert caught.value.key == key
+
+
+def test_two_pilots_on_the_same_records_are_charged_under_one_name() -> None:
+    passing = job.checked(file.parse('[data]\npilot = "students-pass"\n'))
+    assert passing.data.name == "students" and passing.privacy.ledger == "ledgers/students"
+    with pytest.raises(BadJob, match="the data of this pilot is called 'students'"):
+        job.checked(file.parse('[data]\npilot = "students-pass"\nname = "students-pass"\n'))
 
 
 def test_a_silence_without_a_round_is_in_the_second(toml: str) -> None:

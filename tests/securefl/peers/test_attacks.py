@@ -45,9 +45,16 @@ def announced(table: Table, attempt: int = 1, model: bytes | None = None) -> byt
 
 
 def ask_for_turn(table: Table, name: str, turn: int = 0) -> dict[str, TurnReply]:
-    asked = encode(TurnRequest(RUN, table.all.round + 1, turn))
-    replies = {other: peer.handle(name, asked) for other, peer in table.all.peers.items()}
-    return {other: decode(reply, TurnReply) for other, reply in replies.items() if not refused(reply)}
+    """By whom it is given; asked for once without the words that it is time, and once with those that were said."""
+    asked = TurnRequest(RUN, table.all.round + 1, turn)
+    words = (reply.due for reply in replies(table, name, asked).values())
+    asked = replace(asked, due=tuple(word for word in words if word is not None))
+    return {other: reply for other, reply in replies(table, name, asked).items() if reply.grant is not None}
+
+
+def replies(table: Table, name: str, asked: TurnRequest) -> dict[str, TurnReply]:
+    found = {other: peer.handle(name, encode(asked)) for other, peer in table.all.peers.items()}
+    return {other: decode(reply, TurnReply) for other, reply in found.items() if not refused(reply)}
 
 
 # ---- acting without a turn

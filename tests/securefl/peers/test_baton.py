@@ -12,6 +12,7 @@ from protocols.aggregation.messages import Refusal
 from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
 from securefl.announcement import public_tag
+from securefl.global_state import Measured
 from securefl.peers import baton as batons
 from securefl.peers.acting import Acting
 from securefl.peers.baton import Baton, Start, name_of
@@ -35,7 +36,7 @@ from tests.securefl.peers.circles import Table, refused
 def passed(table: Table, maker: str = "ada") -> tuple[Passed, tuple[Grant, ...]]:
     """A good baton of round 1, made by ada, and the grants behind her turn; nobody has seen it yet."""
     acting = Acting(table.all.peers[maker], table.all.reach(maker), table.together)
-    found = given(table.all.peers[maker], table.all.reach(maker), 0)
+    found = given(table.all.peers[maker], table.all.reach(maker), table.all.reach(maker), 0)
     return acting._made(0, found), tuple(found.grants.values())
 
 
@@ -70,7 +71,7 @@ def on_another_baton(table: Table, baton: Baton, good: Passed) -> Passed:
 def without_contributors(table: Table, baton: Baton, good: Passed) -> Passed:
     outcome = baton.state.outcome
     assert outcome is not None
-    state = replace(baton.state, outcome=replace(outcome, contributors=()))
+    state = replace(baton.state, outcome=replace(outcome, contributors=()), counts={})
     return resigned(
         table, replace(baton, state=state, inputs=(), record=replace(baton.record, contributors=())), good.model
     )
@@ -96,6 +97,47 @@ def with_reasons_that_steer_a_terminal(table: Table, baton: Baton, good: Passed)
     return resigned(table, replace(baton, record=replace(baton.record, dropped={"eve": "\x1b[2J"})), good.model)
 
 
+def with_state(**changes: object) -> Change:
+    """Another state that the next server would go on from."""
+
+    def change(table: Table, baton: Baton, good: Passed) -> Passed:
+        return resigned(table, replace(baton, state=replace(baton.state, **changes)), good.model)
+
+    change.__name__ = f"with_state({changes})"
+    return change
+
+
+def with_record(**changes: object) -> Change:
+    """Another record, of which the state says the same."""
+
+    def change(table: Table, baton: Baton, good: Passed) -> Passed:
+        record = replace(baton.record, **changes)
+        state = replace(baton.state, outcome=batons.outcome_of(record))
+        return resigned(table, replace(baton, state=state, record=record), good.model)
+
+    change.__name__ = f"with_record({changes})"
+    return change
+
+
+def with_crossing(**changes: object) -> Change:
+    """Another transcript."""
+
+    def change(table: Table, baton: Baton, good: Passed) -> Passed:
+        first, *others = baton.crossings
+        return resigned(table, replace(baton, crossings=(replace(first, **changes), *others)), good.model)
+
+    change.__name__ = f"with_crossing({changes})"
+    return change
+
+
+def with_a_transcript_without_end(table: Table, baton: Baton, good: Passed) -> Passed:
+    return resigned(table, replace(baton, crossings=baton.crossings[:1] * 1001), good.model)
+
+
+def with_keys_without_end(table: Table, baton: Baton, good: Passed) -> Passed:
+    return resigned(table, replace(baton, shown=baton.shown * 2), good.model)
+
+
 def that_is_none(table: Table, baton: Baton, good: Passed) -> Passed:
     return Passed(b"\x93\x01\x02\x03", good.signature, good.model)
 
@@ -111,6 +153,35 @@ CHANGES: list[Change] = [
     with_another_model,
     with_a_model_of_nan,
     with_reasons_that_steer_a_terminal,
+    with_state(attempt=2**50),
+    with_state(attempt=1),
+    with_state(key_round=1),
+    with_state(key_round=-1),
+    with_state(key_id=b"key"),
+    with_state(counts={"ada": 2**60}),
+    with_state(counts={}),
+    with_state(behind=("mallory",)),
+    with_state(behind=("bob", "bob")),
+    with_state(outcome=None),
+    with_record(round=2),
+    with_record(seconds=float("nan")),
+    with_record(seconds=float("inf")),
+    with_record(seconds=-1.0),
+    with_record(epsilon={"eve": float("nan")}),
+    with_record(upload_bytes={"\x1b[2Jstranger": 1}),
+    with_record(download_bytes={"mallory": 1}),
+    with_record(download_bytes={"eve": -1}),
+    with_record(recovered=("mallory",)),
+    with_record(recovered=("eve",) * 6),
+    with_record(held_out=Measured(float("nan"), 0.5)),
+    with_record(held_out=Measured(0.5, float("inf"))),
+    with_crossing(kind="\x1b[2J"),
+    with_crossing(direction="sideways"),
+    with_crossing(sha256="0" * 63 + "\n"),
+    with_crossing(bytes=-1),
+    with_crossing(client="mallory"),
+    with_a_transcript_without_end,
+    with_keys_without_end,
     that_is_none,
 ]
 
@@ -127,6 +198,29 @@ def test_no_peer_votes_for_a_baton_that_is_not_what_came_of_the_round() -> None:
             assert batons.standing_after(bad, batons.decoded(bad.baton)).digest == name_of(bad.baton)
     asked = encode(VoteRequest(RUN, 1, 0, good, grants, None))
     assert all(not refused(table.all.peers[name].handle("ada", asked)) for name in NAMES)
+
+
+@pytest.mark.attack("a baton with the model of the round before, under CKKS")
+def test_what_key_holders_said_of_the_round_before_is_no_word_for_this_one() -> None:
+    table = Table("ckks", rounds=2)
+    next(table.all.rounds())
+    before = table.all.peers["cyd"].memory.standing.state
+    bob, reach = table.all.peers["bob"], table.all.reach("bob")
+    found = given(bob, reach, reach, 0)
+    good = Acting(bob, reach, table.together)._made(0, found)
+    baton = batons.decoded(good.baton)
+    assert baton.state.key_id == before.key_id
+    for state in (
+        replace(baton.state, tag=before.tag, evidence=before.evidence),
+        replace(baton.state, evidence=(*baton.state.evidence[:-1], before.evidence[0])),
+        replace(baton.state, key_round=1),
+        replace(baton.state, key_id=bytes(32)),
+    ):
+        bad = bob.sign(replace(baton, state=state), b"")
+        asked = encode(VoteRequest(RUN, 2, 0, bad, tuple(found.grants.values()), None))
+        assert all(refused(table.all.peers[name].handle("bob", asked)) for name in NAMES)
+    asked = encode(VoteRequest(RUN, 2, 0, good, tuple(found.grants.values()), None))
+    assert all(not refused(table.all.peers[name].handle("bob", asked)) for name in NAMES)
 
 
 @pytest.mark.attack("a baton that fewer than a quorum entitle to pass")
@@ -184,7 +278,7 @@ def test_whoever_acts_next_is_bound_to_what_a_quorum_voted_for() -> None:
         assert not refused(table.all.peers[name].handle("ada", encode(LockRequest(RUN, 1, votes))))
     # ada is gone. bob is dishonest: he makes a baton of his own, and passes it with the grants of all but the locked.
     table.start()
-    found = given(table.all.peers["bob"], table.all.reach("bob"), 1)
+    found = given(table.all.peers["bob"], table.all.reach("bob"), table.all.reach("bob"), 1)
     assert found.locked == tuple(locked) and found.votes == votes
     mine = Acting(table.all.peers["bob"], table.all.reach("bob"), table.together)._made(1, found)
     everyone = tuple(found.grants.values())

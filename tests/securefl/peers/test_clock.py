@@ -7,7 +7,7 @@ import pytest
 from protocols.aggregation.messages import ConsistencyRequest, InputRequest
 from protocols.wire import encode
 from securefl.engines.correspondence import Deadlines
-from securefl.peers.clock import Clock
+from securefl.peers.clock import Clock, soon, step
 
 
 class Time:
@@ -62,3 +62,29 @@ def test_a_turn_is_early_in_its_first_half() -> None:
     assert clock.early
     time.now += 8.0
     assert not clock.early
+
+
+def test_a_clock_that_is_behind_is_set_to_the_turn_that_others_have_reached() -> None:
+    time = Time()
+    clock = Clock(DEADLINES, time)
+    clock.reached(40, given=0)
+    assert clock.turn(0) == 40 and clock.overdue(1, 0, 40) and not clock.overdue(1, 0, 41)
+    time.now += STEP
+    clock.reached(40, given=0)
+    assert clock.turn(0) == 41  # it is no more behind
+    clock.turned()
+    assert clock.turn(3) == 3
+
+
+def test_what_is_heard_late_takes_no_time_away() -> None:
+    time = Time()
+    clock = Clock(DEADLINES, time)
+    time.now += 10_000.0
+    late = clock.turn(0)
+    clock.heard(LONG)
+    assert clock.turn(0) == late
+
+
+def test_what_is_asked_before_a_turn_leaves_most_of_its_time() -> None:
+    for deadlines in (DEADLINES, Deadlines(), Deadlines(exchange=2.0, training=20.0)):
+        assert soon(deadlines) <= step(deadlines) / 4

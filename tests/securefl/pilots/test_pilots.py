@@ -2,22 +2,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from securefl import pilots, training, vector
+from securefl import job, objective, pilots, training, vector
 from securefl.errors import BadInput
 from securefl.privacy.accountant import epsilon
 from securefl.privacy.mechanism import DPSGD, SGD
 from securefl.privacy.planning import affordable_rounds
 
+CONVEX = ("breast-cancer", "heart", "credit", "credit-age", "students", "students-pass", "digits")
+LARGE = ("mnist", "mnist-shards", "mnist-1000")
+OFFLINE = ("breast-cancer", "digits")
+
 
 def test_the_default_pilot_comes_first() -> None:
-    assert pilots.names() == ("breast-cancer", "heart")
+    assert pilots.names()[0] == "breast-cancer"
+    assert set(pilots.names()) == {*CONVEX, *LARGE}
 
 
 def test_an_unknown_pilot_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(BadInput, match="unknown pilot 'lungs': choose one of breast-cancer, heart"):
+    with pytest.raises(BadInput, match="unknown pilot 'lungs': choose one of breast-cancer, heart, credit"):
         pilots.pilot("lungs")
 
 
@@ -37,7 +44,10 @@ def test_a_pilot_is_consistent(name: str) -> None:
     assert len(pilot.rows) == len(pilot.clients) and min(pilot.rows) > 0
     assert isinstance(pilot.private.mechanism, DPSGD)
     assert isinstance(pilot.public.mechanism, SGD)
-    assert pilot.hazards and pilot.source and len(pilot.classes) == 2
+    assert pilot.hazards and pilot.source
+    assert (len(pilot.classes) >= 2) != (pilot.scale is not None)  # classes, or numbers of a scale
+    assert (pilot.metric == "mae") == (pilot.scale is not None)
+    assert pilot.metric != "auc" or len(pilot.classes) == 2
     training.check(vector.build(pilot.model, 0))
 
 
@@ -50,6 +60,51 @@ def test_the_budget_covers_the_private_recipe_and_not_one_round_more(name: str) 
 
 
 @pytest.mark.parametrize("name", pilots.names())
-def test_a_pilots_model_starts_alike_whatever_the_seed(name: str) -> None:
+def test_delta_is_far_below_one_over_the_records_of_any_client(name: str) -> None:
+    pilot = pilots.pilot(name)
+    assert pilot.budget.delta <= 0.1 / max(pilot.rows)
+
+
+@pytest.mark.parametrize("name", CONVEX)
+def test_a_convex_model_starts_alike_whatever_the_seed(name: str) -> None:
     pilot = pilots.pilot(name)
     assert not vector.flatten(vector.build(pilot.model, 1)).any()
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_network_starts_from_its_seed(name: str) -> None:
+    model = pilots.pilot(name).model
+    first, again, other = (vector.flatten(vector.build(model, seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in OFFLINE else pytest.param(name, marks=pytest.mark.needs_data) for name in pilots.names()]
+)
+def test_records_have_the_declared_counts_and_fit_the_model(name: str) -> None:
+    pilot = pilots.pilot(name)
+    for client, rows in zip(pilot.clients[:10], pilot.rows, strict=False):
+        data = pilot.load(client)
+        assert len(data) == rows
+        assert np.abs(data.features).max() <= 1  # scaled by constants, which bound the records
+    module, test = vector.build(pilot.model, 0), pilot.test()
+    training.check_labels(module, test)
+    training.check_apart(module, test)
+    assert (test.labels.dtype.kind == "f") == (pilot.scale is not None)
+    assert objective.weight(test.labels).sum() == len(test)
+
+
+@pytest.mark.parametrize("name", pilots.names())
+@pytest.mark.parametrize("private", [True, False])
+def test_a_pilot_is_a_job(name: str, private: bool) -> None:
+    made, pilot = job.from_pilot(name, private=private), pilots.pilot(name)
+    assert made.clients == pilot.clients
+    assert made.sizes == pilot.rows
+    assert made.data.name == pilot.records
+    assert made.terms.disjoint is pilot.disjoint
+
+
+def test_every_pilot_has_a_page_in_the_docs() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "pilots.md").read_text(encoding="utf-8")
+    for name in pilots.names():
+        assert f"`{name}`" in text

@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from protocols.aggregation.messages import Refusal
 from protocols.wire import decode, encode
-from securefl.deployment.diary import OWNER
+from securefl.deployment import serving
+from securefl.deployment import site as deployed
+from securefl.deployment.diary import OWNER, Diary
+from securefl.deployment.peering import Peering
 from securefl.deployment.site_folder import SiteFolder
 from securefl.engines import letters
+from securefl.engines.carrier import Carrier
 from securefl.engines.letters import Absent, Answer, Ask
+from securefl.engines.mailbox import Mailbox
+from securefl.engines.pipe import Door, Lost, connect
 from securefl.errors import RoundFailed
 from securefl.proposal import Consent, Propose
 from tests.securefl.deployment import owned, sites
@@ -29,7 +37,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from securefl.engines.nvflare.executor import Forwarder
-from securefl.engines.nvflare.frames import BYTES, TOPIC
+from securefl.engines.nvflare.frames import BYTES, TOPIC, Back, Call, Ready, decoded, encoded
 
 ROOT = Path(__file__).parents[4]
 
@@ -124,6 +132,52 @@ def test_a_member_that_speaks_as_the_coordinator_gets_no_answer(tmp_path: Path) 
         assert decode(ada.handle(asked), Consent).word == "accepted"
     told = (folders["ada"].path / OWNER).read_text(encoding="utf-8")
     assert told.count("the signature of the coordinator under a letter does not verify") == 3
+
+
+@contextmanager
+def answering(folder: SiteFolder) -> Iterator[Carrier]:
+    """What the client process answers with, in this process; its way out."""
+    diary = Diary(folder.log)
+    site = deployed.Site(folder, diary)
+    peering = Peering(folder, site, diary, 1.0)
+    mailbox = Mailbox(site.handle)
+    door = Door(folder.socket)
+
+    def serve() -> None:
+        with suppress(Lost):
+            while True:
+                Thread(target=serving._answer, args=(door.accept(), mailbox, peering, diary), daemon=True).start()
+
+    accepting = Thread(target=serve)
+    accepting.start()
+    try:
+        yield peering.carrier
+    finally:
+        door.close()
+        accepting.join()
+
+
+@pytest.mark.attack("a member whose letter says that it is the site's own worker")
+def test_no_letter_makes_its_sender_the_sites_own_worker(tmp_path: Path) -> None:
+    """Who was taken for the worker would get the site's letters, and could keep them back."""
+    folder = sites.joined(tmp_path)["ada"]
+    ada = Site(folder)
+    with answering(folder) as carrier:
+        assert letters.reply(ada.ask(encoded(Ready("job", ("bob", "cyd"))))[BYTES]) == Absent()
+        started = time.monotonic()
+        assert carrier.carry("bob", b"letter", 0.3) is None
+        assert time.monotonic() - started > 0.2  # it waited for a worker, and none was there
+        worker = connect(folder.socket)
+        worker.send(encoded(Ready("job", ("bob", "cyd"))))
+        brought: list[bytes | None] = []
+        asking = Thread(target=lambda: brought.append(carrier.carry("bob", b"letter", 5.0)))
+        asking.start()
+        call = decoded(worker.receive(5.0))
+        assert isinstance(call, Call)
+        worker.send(encoded(Back(call.number, b"reply")))
+        asking.join()
+        worker.close()
+    assert brought == [b"reply"]
 
 
 def test_of_a_client_that_never_starts_the_server_hears_one_word(tmp_path: Path) -> None:

@@ -1,15 +1,20 @@
-"""The line to an nvflare server: one at a time."""
+"""The line to an nvflare server: one at a time, and one that ends whatever its job does."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from securefl.engines.correspondence import Correspondence, Deadlines
+from securefl.engines.nvflare.frames import SOCKET, Ready, encoded
 from securefl.engines.nvflare.jobs import Jobs
 from securefl.engines.nvflare.line import Line
+from securefl.engines.pipe import connect
 from securefl.errors import BadInput
 
 HOLDS = """
@@ -33,3 +38,34 @@ def test_a_second_coordinator_at_a_server_is_refused_and_may_come_once_the_first
     line.close()
     second = subprocess.run(command, input="", capture_output=True, text=True, check=True)
     assert second.stdout == "held\n"
+
+
+class Submitting(Jobs):
+    """A server that takes a job; who runs it is up to the test."""
+
+    def submit(self) -> str:
+        return "job"
+
+    def ended(self, job: str) -> bool:
+        return False
+
+    def connected(self) -> frozenset[str]:
+        return frozenset({"ada"})
+
+
+def test_a_job_that_hangs_keeps_nobody_from_ending(tmp_path: Path) -> None:
+    """It took the connection, and takes nothing more: as a job that was stopped does."""
+    line = Line(tmp_path, Submitting(tmp_path, "nobody"), ["ada"])
+    job = connect(tmp_path / SOCKET)
+    while not line.ready(0.1):  # what is said before the job is known to be submitted is not believed
+        job = connect(tmp_path / SOCKET)
+        job.send(encoded(Ready("job", ("ada",))))
+    letters = Correspondence(line.carry, Deadlines(0.5, 0.5))
+    before = set(threading.enumerate())
+    assert list(letters.exchange({"ada": bytes(20_000_000)})) == []
+    line.close()
+    until = time.monotonic() + 5.0
+    while sending := {one for one in set(threading.enumerate()) - before if one.name.startswith("letters")}:
+        assert time.monotonic() < until, sending
+        time.sleep(0.05)
+    job.close()
