@@ -30,6 +30,7 @@ ROUNDS: Final = 60
 SEEDS: Final = (1, 2, 3)
 CLIENTS: Final = 10
 _STEPS: Final = SGD(sampling_rate=0.2, steps=10)
+_MOST: Final = 300  # of few local steps
 _TRIED: Final = 15  # rounds in which rates are compared
 _RATES: Final = {
     "fedavg": ((0.03, 0.1, 0.3), (1.0,)),
@@ -66,11 +67,11 @@ def strategy(kind: str, rate: float) -> Strategy:
 
 def rows(quick: bool) -> list[Row]:
     """The rows of this subject."""
-    return list(_rows(quick))
+    torch.set_num_threads(1)
+    return [*_rows(quick), *_by_steps(quick)]
 
 
 def _rows(quick: bool) -> Iterator[Row]:
-    torch.set_num_threads(1)
     for alpha in (0.5,) if quick else (0.1, 0.5):
         for kind in ("fedavg", "fedadam", "scaffold") if quick else _RATES:
             local, outer = _chosen(kind, alpha)
@@ -80,12 +81,32 @@ def _rows(quick: bool) -> Iterator[Row]:
             yield value_row(name, -1 if found > ROUNDS else found, f"rounds ({local:g}, {outer:g})", quick)
 
 
-def _needed(kind: str, alpha: float, local: float, outer: float, seed: int) -> int:
+def _by_steps(quick: bool) -> Iterator[Row]:
+    """More local work a round, at the rate that is best for FedAvg: rounds, and local steps in all."""
+    local, outer = _chosen("fedavg", 0.5)
+    for steps in (1, 10) if quick else (1, 5, 10, 20, 50):
+        needed = median(
+            _needed("fedavg", 0.5, local, outer, seed, SGD(0.2, steps), _MOST) for seed in SEEDS[: 1 if quick else 3]
+        )
+        found = -1 if needed > _MOST else needed
+        yield value_row(f"rounds_with_{steps}_local_steps", found, f"rounds, {found * steps:g} steps", quick)
+
+
+def _needed(
+    kind: str,
+    alpha: float,
+    local: float,
+    outer: float,
+    seed: int,
+    mechanism: SGD = _STEPS,
+    most: int = ROUNDS,
+) -> int:
     training, _, test = _split(alpha, seed)
-    for number, accuracy in enumerate(_run(kind, local, outer, training, test, seed, ROUNDS, SecAgg()), start=1):
+    accuracies = _run(kind, local, outer, training, test, seed, most, SecAgg(), mechanism)
+    for number, accuracy in enumerate(accuracies, start=1):
         if accuracy >= TARGET:
             return number
-    return ROUNDS + 1
+    return most + 1
 
 
 def _chosen(kind: str, alpha: float) -> tuple[float, float]:
@@ -107,10 +128,11 @@ def _run(
     seed: int,
     rounds: int,
     shield: Protection,
+    mechanism: SGD = _STEPS,
 ) -> Iterator[float]:
     """Accuracies after each round."""
     optimizer = LocalOptimizer(local, proximal=0.1 if kind == "fedprox" else 0.0)
-    server = Server(network, shield, _STEPS, optimizer, rounds=rounds, strategy=strategy(kind, outer), seed=seed)
+    server = Server(network, shield, mechanism, optimizer, rounds=rounds, strategy=strategy(kind, outer), seed=seed)
     clients = [Client(f"client-{i}", data, network) for i, data in enumerate(training)]
     for _ in federate(server, clients):
         model = server.model()
