@@ -24,9 +24,11 @@ SUBJECTS = (
     "pilots",
     "mcmahan",
     "strategies",
+    "llm",
     "audit",
     "engines",
     "ray_simulation",
+    "simulation",
 )
 
 

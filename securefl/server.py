@@ -213,9 +213,11 @@ class Server:
 
     def _available(self, without: Collection[str]) -> list[str]:
         """Who may be asked: not those who took part as often as the plan has it, but for the survey."""
-        counts, surveys = self._state.counts, self.plan.surveys(self._state.round + 1)
-        most = self.plan.last if surveys else self.plan.participations
-        return [name for name in self.plan.clients if name not in without and counts.get(name, 0) < most]
+        counts, most = self._state.counts, self.plan.cohort.participations
+        there = [name for name in self.plan.clients if name not in without]
+        if most is None or self.plan.surveys(self._state.round + 1):
+            return there
+        return [name for name in there if counts.get(name, 0) < most]
 
     def _sampler(self, number: int, attempt: int) -> Random:
         """Where cohorts come from."""

@@ -6,7 +6,6 @@ Runs in the simulators' environment. Without evaluation.
 from __future__ import annotations
 
 import time
-from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -34,21 +33,15 @@ def load(module: nn.Module, values: Arrays) -> None:
             each.copy_(torch.from_numpy(np.array(value)))
 
 
-@cache
-def held(kind: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Everybody's records, made once in each of Ray's processes."""
-    torch.set_num_threads(1)
-    return [(torch.from_numpy(features), torch.from_numpy(labels)) for features, labels in records(kind)]
-
-
 class Trainer(NumPyClient):
     def __init__(self, kind: str, place: int) -> None:
         self._kind, self._place = kind, place
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
-        module, (features, labels) = model(self._kind), held(self._kind)[self._place]
+        torch.set_num_threads(1)
+        module, (features, labels) = model(self._kind), records(self._kind)[self._place]
         load(module, parameters)
-        descend(module, features, labels)
+        descend(module, torch.from_numpy(features), torch.from_numpy(labels))
         return arrays(module), len(labels), {}
 
 

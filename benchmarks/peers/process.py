@@ -16,6 +16,10 @@ ENVIRONMENT = ROOT / ".venv-peers"
 PYTHON = ENVIRONMENT / "bin" / "python"
 COMMAND = "python -m benchmarks.peers"
 FLOWER = Path(__file__).with_name("flower.py")
+SIMULATORS = ROOT / ".venv-peers-simulation"
+SIMULATORS_COMMAND = f"{COMMAND} simulation"
+FLOWER_SIMULATION = Path(__file__).with_name("flower_simulation.py")
+APPLE_PFL = Path(__file__).with_name("apple_pfl.py")
 
 
 class PeerMissing(Exception):
@@ -34,14 +38,26 @@ class Done(Struct, frozen=True):
     opened: int
 
 
+class Simulated(Struct, frozen=True):
+    """Seconds of each round of one simulation, and the mean loss on everybody's records in the end."""
+
+    seconds: tuple[float, ...]
+    loss: float
+
+
 class Peer:
     """One worker script, running in the peers' environment until the ``with`` block ends."""
 
-    def __init__(self, script: Path, python: Path = PYTHON) -> None:
+    def __init__(self, script: Path, python: Path = PYTHON, command: str = COMMAND) -> None:
         if not python.exists():
-            raise PeerMissing(f"no {ENVIRONMENT.name}: make it with {COMMAND}")
-        # One thread a side; Flower's usage reports would need a network.
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
+            raise PeerMissing(f"no {python.parents[1].name}: make it with {command}")
+        # One thread a side; usage reports would need a network. Ray's processes import what lies beside the script.
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": str(script.parent),
+        }
         self._process = subprocess.Popen(  # noqa: S603
             [str(python), "-W", "ignore", str(script)],
             stdin=subprocess.PIPE,
@@ -61,14 +77,21 @@ class Peer:
 
         Raises ``PeerFailed`` unless what it had masked differs from that vector, and what it unmasked does not.
         """
+        done = msgspec.json.decode(self._asked(work), type=Done)
+        if done.opened != expected or done.hidden == expected:
+            raise PeerFailed(f"{work} did not give the vector that was masked")
+        return done.seconds
+
+    def rounds(self, work: Struct) -> Simulated:
+        """How long each round of a simulation took."""
+        return msgspec.json.decode(self._asked(work), type=Simulated)
+
+    def _asked(self, work: Struct) -> bytes:
         assert self._process.stdin is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):  # no answer will come, and that says more
             self._process.stdin.write(msgspec.json.encode(work) + b"\n")
             self._process.stdin.flush()
-        done = msgspec.json.decode(self._line(), type=Done)
-        if done.opened != expected or done.hidden == expected:
-            raise PeerFailed(f"{work} did not give the vector that was masked")
-        return done.seconds
+        return self._line()
 
     def _line(self) -> bytes:
         assert self._process.stdout is not None  # noqa: S101

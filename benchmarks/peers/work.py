@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -31,8 +32,10 @@ def model(kind: str) -> nn.Module:
     )
 
 
+@cache
 def records(kind: str) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Each client's: features at random, and labels that a linear rule gives them, so that there is what to learn."""
+    """Each client's: features at random, and labels that a linear rule gives them, so that there is what to learn. Made
+    once a process."""
     drawn, shape = np.random.default_rng(0), (13,) if kind == "tabular" else (1, 28, 28)
     rule = drawn.normal(size=(int(np.prod(shape)), CLASSES[kind]))
     features = drawn.random((CLIENTS, RECORDS, *shape), np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -10,6 +10,9 @@ import typer
 from securefl.cli.lines import labelled
 from securefl.cli.options import AsJson, Folder, console_for
 from securefl.errors import BadInput
+
+if TYPE_CHECKING:
+    from securefl.llm.base import Precision
 
 
 def generate(
@@ -87,10 +90,8 @@ def estimate(
     from securefl.llm.adapters import Lora
     from securefl.llm.estimate import Setting, Shape, lines, of_config, of_shape
 
-    if precision not in ("bfloat16", "float32"):
-        raise BadInput(f"--precision {precision!r}: it is bfloat16 or float32")
-    lora = Lora(rank=rank, scale=2.0 * rank, layers=tuple(layer or ()))
-    setting = Setting(lora, precision, clients, tokens, batch, int(memory * 1e9))
+    lora = Lora(rank=rank, scale=2 * rank, layers=tuple(layer or ()))
+    setting = Setting(lora, _precision(precision), clients, tokens, batch, int(memory * 1e9))
     if model is not None:
         found = of_config(model, setting)
     elif hidden is None or depth is None or vocabulary is None:
@@ -100,3 +101,10 @@ def estimate(
     labelled(console_for(as_json), dict(lines(found, setting)))
     if as_json:
         typer.echo(msgspec.json.encode(found).decode())
+
+
+def _precision(given: str) -> Precision:
+    match given:
+        case "bfloat16" | "float32":
+            return given
+    raise BadInput(f"--precision {given!r}: it is bfloat16 or float32")

@@ -39,12 +39,12 @@ class Lora(Struct, frozen=True):
     """
 
     rank: int = 8
-    scale: float = 16.0
+    scale: int = 16
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not 0 < self.scale < float("inf"):
-            raise BadInput(f"LoRA of rank {self.rank} and scale {self.scale}: both are above 0")
+        if self.rank < 1 or self.scale < 1:
+            raise BadInput(f"LoRA of rank {self.rank} and scale {self.scale}: both are whole numbers above 0")
 
 
 _USUAL = Lora()
@@ -109,7 +109,7 @@ class Adapted(nn.Module):
         if not 0 <= pad < self.vocabulary:
             raise BadInput(f"pad token {pad}: the model knows tokens 0 to {self.vocabulary - 1}")
         self.add_module(self._name, _adapted(base, lora, pad, task))
-        self.register_state_dict_post_hook(_without_frozen)
+        self.register_state_dict_post_hook(_without_frozen)  # type: ignore[no-untyped-call]
 
     @property
     def peft(self) -> PeftModel:
@@ -174,8 +174,8 @@ class Adapted(nn.Module):
     def _of_people(self, tokens: torch.Tensor) -> torch.Tensor:
         if not self.speaks:
             raise UnsupportedModel("a classifier takes one sequence a record: hand it tokens of shape (n, length)")
-        dtype = self.peft.get_base_model().dtype
-        mask = within_blocks(tokens, self.pad, dtype)
+        kind = next(one.dtype for one in self.parameters() if not one.requires_grad)
+        mask = within_blocks(tokens, self.pad, kind)
         return self._logits(tokens.flatten(1), attention_mask=mask, position_ids=positions(tokens))
 
     def _logits(self, tokens: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
@@ -192,7 +192,7 @@ class Adapted(nn.Module):
         for layer in self.modules():
             if callable(getattr(layer, "get_delta_weight", None)):
                 with torch.no_grad():
-                    yield layer.get_delta_weight(_ADAPTER)  # type: ignore[operator,misc]
+                    yield layer.get_delta_weight(_ADAPTER)  # type: ignore[operator]
 
 
 _STILL = "{}: this training trains nothing, whatever loss and epsilon say. Use the peft that securefl was tested with"

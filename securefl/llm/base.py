@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ class Base:
 
     def shell(self) -> PreTrainedModel:
         """A copy that shares the weights, so that however many clients there are, memory holds them once."""
-        return sharing(self.model)
+        return cast("PreTrainedModel", sharing(self.model))
 
 
 def causal(source: str, precision: Precision = "float32") -> Base:
@@ -77,7 +77,7 @@ def quiet() -> Iterator[None]:
 
     level, bars = spoken.get_verbosity(), spoken.is_progress_bar_enabled()
     spoken.set_verbosity(logging.ERROR)
-    spoken.disable_progress_bar()
+    spoken.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             for category in (FutureWarning, DeprecationWarning):
@@ -86,7 +86,7 @@ def quiet() -> Iterator[None]:
     finally:
         spoken.set_verbosity(level)
         if bars:
-            spoken.enable_progress_bar()
+            spoken.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def sharing(module: Any) -> Any:

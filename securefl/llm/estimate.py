@@ -176,7 +176,7 @@ def _without_memory(name: str, config: PretrainedConfig, setting: Setting) -> Ad
 
     try:
         with quiet(), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
             return Adapted(Base(model.requires_grad_(False), name, "0" * 64, ()), setting.lora, 0, "CAUSAL_LM", None)
     except (ValueError, AttributeError, RuntimeError) as error:
         raise BadInput(f"{name} is no language model ({str(error).splitlines()[0][:200]}): name one") from error

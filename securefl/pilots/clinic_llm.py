@@ -56,7 +56,7 @@ def model() -> nn.Module:
     from securefl.llm import adapters
     from securefl.llm.bytewise import PAD, Bytewise
 
-    return adapters.causal(str(base()), adapters.Lora(rank=8, scale=16.0), PAD, text=Bytewise())
+    return adapters.causal(str(base()), adapters.Lora(rank=8, scale=16), PAD, text=Bytewise())
 
 
 @cache

@@ -56,7 +56,7 @@ def model() -> nn.Module:
     from securefl.llm.adapters import Lora
     from securefl.llm.pooled import pooled
 
-    return pooled(str(base()), len(TOPICS), Lora(rank=4, scale=8.0, layers=("query", "value")), pad=0)
+    return pooled(str(base()), len(TOPICS), Lora(rank=4, scale=8, layers=("query", "value")), pad=0)
 
 
 def base() -> Path:

@@ -18,7 +18,8 @@ from securefl import DPSGD, SGD, LocalOptimizer, SecAgg, Server, Store
 from securefl.announcement import Announcement, public_tag
 from securefl.client import Client
 from securefl.errors import BadInput, Refused, RoundFailed
-from securefl.plan import ClientLevel, HeldOut, Plan, PrivacyTerms
+from securefl.learning import Cohort, Strategy
+from securefl.plan import ClientLevel, HeldOut, Plan, PrivacyTerms, Survey
 from securefl.policy import Policy, check_announced, largest_share
 from securefl.privacy.mechanism import Budget
 from securefl.round import enrol
@@ -263,7 +264,10 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
         st.sampled_from(["record", "patient", "client"]),
         st.booleans(),
         st.booleans(),
+        st.none() | st.builds(Survey, st.floats(0.1, 9)),
     ),
+    "strategy": st.builds(Strategy, st.sampled_from(["fedavg", "fedavgm", "scaffold"]), st.floats(0.1, 9)),
+    "cohort": st.builds(Cohort, st.sampled_from(["fixed", "poisson"]), st.integers(1, 9)),
 }
 OWNER, ACCEPTED = pinned()
 

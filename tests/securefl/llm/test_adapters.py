@@ -26,7 +26,7 @@ from tests.securefl.llm.tiny import PAD, VOCABULARY
 # As training does: torch says so wherever hooks meet records that need no gradient, and nothing is lost.
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
-LORA = Lora(rank=2, scale=4.0)
+LORA = Lora(rank=2, scale=4)
 POOLED = 4  # classes of the classifier that pools
 Sources = dict[str, str]
 

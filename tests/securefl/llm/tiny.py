@@ -17,11 +17,11 @@ from transformers import (
 VOCABULARY, PAD = 40, 39
 
 
-def gpt2(folder: Path, seed: int = 0) -> str:
+def gpt2(folder: Path, seed: int = 0, vocabulary: int = VOCABULARY) -> str:
     """A GPT-2 of two layers, whose linear layers keep their weights the other way round."""
     torch.manual_seed(seed)
     config = GPT2Config(
-        vocab_size=VOCABULARY, n_positions=32, n_embd=16, n_layer=2, n_head=2, bos_token_id=None, eos_token_id=None
+        vocab_size=vocabulary, n_positions=32, n_embd=16, n_layer=2, n_head=2, bos_token_id=None, eos_token_id=None
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     return str(folder)

@@ -117,7 +117,7 @@ def perceptrons(draw: st.DrawFn) -> nn.Module:
 @st.composite
 def convolutions(draw: st.DrawFn) -> nn.Module:
     channels, kernel = draw(st.integers(1, 4)) * 2, draw(st.integers(1, 3))
-    stride, padding = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    stride, padding = draw(st.integers(1, 2)), draw(st.integers(2, 3))
     first = nn.Conv2d(1, channels, kernel, stride, padding, bias=draw(st.booleans()))
     norm = [nn.GroupNorm(2, channels)] if draw(st.booleans()) else []
     pool = [draw(st.sampled_from([nn.MaxPool2d(2, 1), nn.AvgPool2d(2, 1), nn.AdaptiveAvgPool2d(1)]))]
