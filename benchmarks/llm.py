@@ -62,13 +62,14 @@ def _clinic(scale: Scale, quick: bool) -> list[Row]:
     data, test = _records(pilot, scale), pilot.test()
     canary = canaries.drawn(QUESTION, 6, os.urandom)
     with_canary = data | {CANARY_AT: canaries.inserted(data[CANARY_AT], canary, TIMES, _as_the_pilots)}
-    base = perplexity(vector.build(pilot.model, 0), test)
+    untouched = vector.build(pilot.model, 0)
+    base = perplexity(untouched, test)
     plain, spent = federated(pilot, with_canary, pilot.public, scale, SecAgg())
     private, _ = federated(pilot, with_canary, pilot.private, scale, SecAgg())
     central = perplexity(_alone(pilot, _pooled(data), pilot.public, scale), test)
     local = np.mean([perplexity(_alone(pilot, one, pilot.public, scale), test) for one in data.values()])
     found, found_private = perplexity(plain, test), perplexity(private, test)
-    exposed, hidden = (_exposure(module, canary) for module in (plain, private))
+    before, exposed, hidden = (_exposure(module, canary) for module in (untouched, plain, private))
     share = protection_seconds(len(vector.flatten(plain)), len(data), CKKS()) / spent
     goals = (None, None) if quick else (1.05, 0.05)
     return [
@@ -80,6 +81,7 @@ def _clinic(scale: Scale, quick: bool) -> list[Row]:
         value_row("federated_vs_central_perplexity", found / central, "", quick, goals[0]),
         _at_least("base_vs_federated_perplexity", base / found, quick, None if quick else 1.1),
         value_row("protection_share_of_round", share, "", quick, goals[1]),
+        value_row("canary_exposure_base", before.fitted, "bits", quick),
         value_row("canary_exposure_plain", exposed.fitted, "bits", quick),
         value_row("canary_exposure_dp", hidden.fitted, "bits", quick),
         value_row("canary_exposure_most", exposed.most, "bits", quick),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,6 +20,8 @@ from securefl.privacy.mechanism import SGD
 from securefl.training.batches import Batch, padded
 
 _ROWS_AT_ONCE = 4096
+# Of sequences: a model that knows 128,256 tokens says 2 GB of so many.
+_TOKENS_AT_ONCE = 4096
 
 
 def accuracy(module: nn.Module, data: Dataset) -> float:
@@ -135,8 +138,15 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _slices(data: Dataset) -> Iterator[slice]:
-    for start in range(0, len(data), _ROWS_AT_ONCE):
-        yield slice(start, start + _ROWS_AT_ONCE)
+    at_once = _rows_at_once(data.features)
+    for start in range(0, len(data), at_once):
+        yield slice(start, start + at_once)
+
+
+def _rows_at_once(features: NDArray[np.generic]) -> int:
+    if features.dtype != np.int64:
+        return _ROWS_AT_ONCE
+    return max(1, _TOKENS_AT_ONCE // max(1, math.prod(features.shape[1:])))
 
 
 def _added(
@@ -148,7 +158,7 @@ def _added(
 ) -> NDArray[np.float64]:
     """What these records add to ``sums``; one by one where the model's code fails on all of them together."""
     try:
-        filled = padded(Batch(torch.from_numpy(features), torch.from_numpy(labels)), _ROWS_AT_ONCE)
+        filled = padded(Batch(torch.from_numpy(features), torch.from_numpy(labels)), _rows_at_once(features))
         outputs, expected = module(filled.features)[: len(labels)], torch.from_numpy(labels)
         losses = objective.losses(outputs, expected).double()
         right = objective.right(outputs, expected) * losses.isfinite()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -72,7 +73,12 @@ class Joint:
         """The same requests in order, each once the training that it asks for is done."""
         waiting: list[tuple[str, bytes]] = []
         tasks: list[Task] = []
-        for name, request in requests:
+        several = iter(requests)
+        first = list(islice(several, 2))
+        if len(first) < 2:  # one alone has nothing to gain
+            yield from first
+            return
+        for name, request in chain(first, several):
             task = self._clients[name].prepare(request, self._suits)
             waiting.append((name, request))
             tasks += [] if task is None else [task]

@@ -109,8 +109,10 @@ def rmse(predicted: Numbers, expected: Numbers) -> float:
 
 
 def told(metrics: Mapping[str, float], unit: str = "") -> str:
-    """All of them in one line; ``unit``: of errors. Empty if there are none."""
-    return ", ".join(f"{NAMES.get(key, key)} {value:.3f}{_unit(key, unit)}" for key, value in metrics.items())
+    """All of them in one line, in the order of ``NAMES``; ``unit``: of errors. Empty if there are none."""
+    known = list(NAMES)
+    keys = sorted(metrics, key=lambda key: (known.index(key) if key in NAMES else len(known), key))
+    return ", ".join(f"{NAMES.get(key, key)} {metrics[key]:.3f}{_unit(key, unit)}" for key in keys)
 
 
 def _unit(key: str, unit: str) -> str:

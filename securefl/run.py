@@ -232,22 +232,8 @@ class Run:
 
     def _coordinator(self) -> Server:
         private_folder(self.folder / "server")
-        return Server(
-            self._federation.model,
-            self.job.shield,
-            self.job.mechanism,
-            self.job.optimizer,
-            rounds=self.job.rounds,
-            weights=self.job.declared_weights,
-            test=self._test,
-            seed=self.job.model.seed,
-            job=self.job.name,
-            store=Store(self.folder / "server" / STORE),
-            privacy=self.job.terms,
-            strategy=self.job.server_step,
-            cohort=self.job.asked,
-            sampling=self.job.simulation.seed,
-        )
+        store = Store(self.folder / "server" / STORE)
+        return Server.of_job(self.job, self._federation.model, self._test, store)
 
     def _model(self) -> Held | None:
         """The global model, written down; None where only clients elsewhere can read it."""

@@ -46,6 +46,8 @@ from securefl.witnesses import Witnesses
 if TYPE_CHECKING:
     from torch import nn
 
+    from securefl.job import Job
+
 
 class Server:
     """Coordinates one run. Holds no client's key; under CKKS neither a decryption key nor the model.
@@ -91,6 +93,29 @@ class Server:
         self._work = local_work()
         self._plan: Plan | None = None
         self._roster: Roster | None = None
+
+    @classmethod
+    def of_job(
+        cls, job: Job, model: Callable[[], nn.Module], test: Dataset | None, store: Store, run: str | None = None
+    ) -> Server:
+        """The one that a job describes, its noise given. ``run`` names a new run."""
+        return cls(
+            model,
+            job.shield,
+            job.mechanism,
+            job.optimizer,
+            rounds=job.rounds,
+            weights=job.declared_weights,
+            privacy=job.terms,
+            test=test,
+            seed=job.model.seed,
+            job=job.name,
+            strategy=job.server_step,
+            cohort=job.asked,
+            sampling=job.simulation.seed,
+            run=run,
+            store=store,
+        )
 
     @property
     def plan(self) -> Plan:

@@ -62,20 +62,7 @@ def apart(folder: InTurnFolder, site: Site, carry: Carry, tell: Tell = nobody) -
 
 
 def _server(job: Job, site: Site, folder: InTurnFolder, store: Store) -> Server:
-    return Server(
-        site.model_of(folder.plan()),
-        job.shield,
-        job.mechanism,
-        job.optimizer,
-        rounds=job.rounds,
-        weights=job.weights,
-        test=site.test,
-        seed=job.model.seed,
-        job=job.name,
-        run=folder.run,
-        store=store,
-        privacy=job.terms,
-    )
+    return Server.of_job(job, site.model_of(folder.plan()), site.test, store, folder.run)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,9 @@ def check_job(job: Job) -> None:
     if job.protection.colluders < 1:
         problem = "0, and whoever acts as the server is one of the clients"
         raise BadJob("protection.colluders", problem, "Write colluders = 1 or more, or leave --peers out")
+    for key, section in (("survey", job.survey), ("stopping", job.stopping)):
+        if section is not None:
+            raise BadJob(key, "a run without a server ends with its last round", "Leave the section or --peers out")
 
 
 def demonstration(job: Job) -> Job:
@@ -130,21 +133,7 @@ class Peers(Together):
 
     def server(self, store: Store, run: str | None = None) -> Server:
         """The one that a peer is in its turn. ``run`` names a new run."""
-        job = self._job
-        return Server(
-            self._setting.federation.model,
-            job.shield,
-            job.mechanism,
-            job.optimizer,
-            rounds=job.rounds,
-            weights=job.weights,
-            test=self._setting.test,
-            seed=job.model.seed,
-            job=job.name,
-            run=run,
-            store=store,
-            privacy=job.terms,
-        )
+        return Server.of_job(self._job, self._setting.federation.model, self._setting.test, store, run)
 
     def enrol(self, server: Server) -> None:
         """Have everyone pin the roster of all keys and the plan.

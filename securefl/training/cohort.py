@@ -173,7 +173,7 @@ class _Descent:
             share = (real / self._expected[which, None]).to(found).flatten()
             weighed = losses(found, batch.labels)[share > 0] * share[share > 0]
             for total, part in zip(sums, torch.autograd.grad(weighed.sum(), own), strict=True):
-                total[which] += part
+                _add(total, which, part)
         return sums
 
     def clipped(self, samples: Sequence[NDArray[np.int64]], mechanism: DPSGD) -> torch.Tensor:
@@ -187,7 +187,7 @@ class _Descent:
             add_clipped(self._stacked.gradients(counted, passed, clients), mechanism.clip * _CLIP_MARGIN, part)
             pieces = torch.split(part, [clients * size for size in self._sizes])
             for piece, whole in zip(pieces, torch.split(total, self._sizes, 1), strict=True):
-                whole[which] += piece.view(clients, -1)
+                _add(whole, which, piece.view(clients, -1))
         return total
 
     def _noised(self, total: torch.Tensor, mechanism: DPSGD) -> Sequence[torch.Tensor]:
@@ -215,3 +215,11 @@ class _Descent:
                 Batch(*(part.to(self._device) for part in batch)),
                 real,
             )
+
+
+def _add(total: torch.Tensor, which: slice | torch.Tensor, part: torch.Tensor) -> None:
+    """To the rows of these clients, in place: an assignment to an index would copy them once more."""
+    if isinstance(which, slice):
+        total[which].add_(part)
+    else:
+        total.index_add_(0, which.to(total.device), part)

@@ -88,7 +88,7 @@ def test_more_than_two_classes_have_no_area() -> None:
 
 
 def test_they_are_told_in_words_with_units() -> None:
-    line = measures.told({"auc": 0.7711, "log_loss": 0.44, "mae": 2.5}, "grade points")
+    line = measures.told({"mae": 2.5, "log_loss": 0.44, "auc": 0.7711}, "grade points")
     assert line == "area under the ROC curve 0.771, log-loss 0.440 nats, mean absolute error 2.500 grade points"
     assert measures.told({}) == ""
 

@@ -228,6 +228,16 @@ def test_a_client_that_is_asked_for_nothing_prepares_nothing() -> None:
     assert charges(owners) == [0] * 5
 
 
+def test_one_alone_is_asked_as_ever() -> None:
+    """As in an actor, which is given one request at a time: its request is not looked at twice."""
+
+    class Alone:
+        def prepare(self, request: bytes, suits: object) -> None:
+            raise AssertionError("prepared")
+
+    assert list(Joint({"a": Alone()}).ahead([("a", b"request")])) == [("a", b"request")]
+
+
 # ---- failures
 
 

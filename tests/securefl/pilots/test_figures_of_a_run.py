@@ -15,7 +15,7 @@ from securefl.report.card import markdown
 from securefl.run import Run
 
 
-@pytest.mark.parametrize("kind", ["secagg", "ckks"])
+@pytest.mark.parametrize("kind", ["secagg", pytest.param("ckks", marks=pytest.mark.slow)])
 def test_a_classifier_has_log_loss_and_calibration(kind: str, tmp_path: Path) -> None:
     run = Run.create(job.from_pilot("digits", kind, rounds=1, private=False), tmp_path / "run")
     list(run.rounds())
