@@ -66,6 +66,9 @@ def test_a_run_leaves_adapters_that_peft_loads_and_a_model_that_answers(
     (job / "job.toml").write_text(JOB.format(kind=kind))
     assert main(["run", "job.toml", "--out", "out", "--json"]) == 0
     summary = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
+    assert main(["verify", "out"]) == 0
+    assert Path(summary["model"]).stat().st_size < 50_000  # adapters, not the base
+    capsys.readouterr()
     adapters = Path(summary["model"]).parent / "adapters"
     program = (
         "import sys; from peft import PeftModel; from transformers import AutoModelForCausalLM as A; "
