@@ -1,7 +1,7 @@
 """1,000 clients from MNIST by shards (two digits each, 60 images), a cohort of 100 a round, secagg, in one process.
 
-Value rows: seconds of a round with cohorts of 100 and of 50 (the cost follows the cohort, not the roster), memory at its
-peak, and what 50 rounds came to on the public test set. The network is McMahan's 2NN, B = 10, five local epochs.
+Value rows: seconds of a round with cohorts of 100 and of 50 (the cost follows the cohort, not the roster), memory at
+its peak, and what 50 rounds came to on the public test set. The network is McMahan's 2NN, B = 10, five local epochs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What travels as "the model": one float32 vector, the parameters and behind them whatever else moves with each round.
 
 Everything that the next round depends on is in it, so that a checkpoint is whole, whoever can read it. In this order:
-parameters; single numbers (``extras``) and a survey's counts; what clients must know of the strategy (``control``); what only whoever takes
-its step remembers (``moments``). An update has the first two; a round is announced with the first three.
+parameters; single numbers (``extras``) and a survey's counts; what clients must know of the strategy (``control``);
+what only whoever takes its step remembers (``moments``). An update has the first two; a round is announced with the
+first three.
 """
 
 from __future__ import annotations

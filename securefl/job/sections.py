@@ -131,8 +131,8 @@ class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Survey(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[survey]``: a last round that asks how good the model is at each client, in ``bins`` classes, against a model of
-    its own and one that it tuned; noised and charged. ``scores``: noise of scores by class, for AUC and calibration.
+    """``[survey]``: a last round that asks how good the model is at each client, in ``bins`` classes, against a model
+    of its own and one that it tuned; noised and charged. ``scores``: noise of scores by class, for AUC and calibration.
     """
 
     noise_multiplier: Positive
