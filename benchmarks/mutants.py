@@ -71,7 +71,7 @@ def _a_layer_without_noise() -> contextlib.AbstractContextManager[object]:
 
 
 def _clip_doubled() -> contextlib.AbstractContextManager[object]:
-    return mock.patch.object(private, "_CLIP_MARGIN", 2.0)
+    return mock.patch.object(private, "CLIP_MARGIN", 2.0)
 
 
 def _same_noise_in_every_step() -> contextlib.AbstractContextManager[object]:

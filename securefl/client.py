@@ -12,6 +12,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ from securefl.contribution import Material
 from securefl.control import Control
 from securefl.data import Dataset
 from securefl.errors import BadInput, BudgetExceeded, Refused, SecureFLError
-from securefl.export import model_file
+from securefl.export import model_file, save_adapters
 from securefl.global_state import Measured
 from securefl.joint import Due, Suits, Task
 from securefl.keyholder import KeyHolder
@@ -51,6 +52,7 @@ from securefl.report.canonical import canonical, read
 from securefl.report.document import Report
 from securefl.report.endorsements import endorse
 from securefl.report.statement import SignedStatement, sign
+from securefl.run_folder import MODEL, private_folder, write
 from securefl.store import Store
 from securefl.sums import Sums
 from securefl.testimony import statement
@@ -183,6 +185,15 @@ class Client:
         """The run's current model as a file, where this client holds it (CKKS)."""
         model = self.model(run)
         return None if model is None else model_file(self._material.model, self._pinned()[1].model_seed, model)
+
+    def write_model(self, run: str, folder: Path) -> None:
+        """Write the run's current model into a folder, and what others can load of it, where this client holds it."""
+        file, model = self.model_file(run), self.model(run)
+        if file is None or model is None:
+            return
+        private_folder(folder)
+        write(folder / MODEL, file)
+        save_adapters(self._material.model, self._pinned()[1].model_seed, model, folder)
 
     def handle(self, request: bytes) -> bytes:
         """Answer one request, whatever is in it. A refusal goes out as one word; the reason stays in ``errors``."""

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from securefl.errors import BadInput
-from securefl.privacy.mechanism import Positive, Rate
+from securefl.privacy.mechanism import Positive
 
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Pace = Literal["constant", "exponential", "linear", "cosine"]
@@ -130,32 +130,37 @@ PLAIN = Strategy()
 class Cohort(Struct, frozen=True, forbid_unknown_fields=True):
     """Who is asked in a round: all, ``size`` at random (``fixed``), or each by itself so that ``size`` are expected
     (``poisson``). ``extra``: as many more are asked, so that some may be late. ``participations``: the most rounds that
-    one client takes part in, which clients enforce; None: all.
+    one client takes part in; None: all. ``groups``: into so many, at random, those who are asked are divided; each has
+    a sum of its own, and the median of the groups' means is taken, coordinate by coordinate (median of means, Minsker,
+    Bernoulli 2015): fewer than half of them can be spoiled. Each sum then hides fewer clients.
     """
 
     sampling: Sampling = "all"
     size: Annotated[int, Meta(ge=1)] | None = None
     extra: Annotated[int, Meta(ge=0)] = 0
     participations: Annotated[int, Meta(ge=1)] | None = None
+    groups: Annotated[int, Meta(ge=1)] = 1
 
     def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise BadInput(f"{self.groups} groups: at least one")
         if (self.sampling == "all") != (self.size is None) or (self.sampling == "all" and self.extra):
             raise BadInput("a cohort has a size where it is sampled, and none where all are asked")
 
     def expected(self, clients: int) -> int:
-        """How many contribute to a round, of so many, if nobody is late: a public constant."""
-        return clients if self.size is None else min(self.size, clients)
+        """How many contribute to a sum, of so many, if nobody is late: a public constant."""
+        return (clients if self.size is None else min(self.size, clients)) // self.groups
 
     def largest(self, clients: int) -> int:
-        """The most that a round may have: of a Poisson sample six deviations above the mean, one draw in 10^9."""
+        """The most that a sum may have."""
+        return -(-self.most(clients) // self.groups)
+
+    def most(self, clients: int) -> int:
+        """The most that a round may ask: of a Poisson sample six deviations above the mean, one draw in 10^9."""
         if self.size is None:
             return clients
         asked = self.size + self.extra
         return min(clients, asked + (math.ceil(6 * math.sqrt(asked)) if self.sampling == "poisson" else 0))
-
-    def rate(self, clients: int) -> Rate:
-        """A client's chance to be asked."""
-        return 1.0 if self.size is None else min(1.0, (self.size + self.extra) / clients)
 
 
 ALL = Cohort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -26,16 +27,16 @@ class Outcome(Struct, frozen=True, array_like=True):
     void: bool = False
 
 
-def outcome(round: int, attempt: int, aggregate: Aggregate, started: float) -> Outcome:
-    """That of a sum which nobody has evaluated yet; ``started``: by ``time.perf_counter``."""
+def outcome(round: int, attempt: int, aggregates: Sequence[Aggregate], started: float) -> Outcome:
+    """That of sums, of disjoint groups, which nobody has evaluated yet; ``started``: by ``time.perf_counter``."""
     return Outcome(
         round,
         attempt,
-        aggregate.contributors,
-        aggregate.sum.recovered,
+        tuple(sorted(name for one in aggregates for name in one.contributors)),
+        tuple(name for one in aggregates for name in one.sum.recovered),
         # A refusal or a fault says more than "exchange 2": show it.
-        {**aggregate.dropped, **aggregate.faults},
+        {name: why for one in aggregates for name, why in {**one.dropped, **one.faults}.items()},
         None,
-        {name: frozenset(others) for name, others in aggregate.disputes.items()},
+        {name: frozenset(others) for one in aggregates for name, others in one.disputes.items()},
         time.perf_counter() - started,
     )

@@ -152,12 +152,12 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def expected(self) -> int:
-        """How many clients contribute to a round if nobody is late."""
+        """How many clients contribute to a sum if nobody is late."""
         return self.cohort.expected(len(self.clients))
 
     @property
     def largest(self) -> int:
-        """The most clients that a round may have."""
+        """The most clients that a sum may have."""
         return self.cohort.largest(len(self.clients))
 
     @property

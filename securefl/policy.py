@@ -162,6 +162,8 @@ def _check_sound(plan: Plan) -> None:
             f"the plan calls its job {_short(ascii(plan.job))}, which no person could be shown: it is at most "
             f"{_LONGEST_NAME} printable characters. Ask for a corrected plan"
         )
+    if plan.cohort.groups > 1 and protection.protection_of(plan).sealed:
+        raise Refused("the plan has several sums a round, and a CKKS key decrypts one: ask for one without groups")
     if len(plan.weights) != len(plan.clients) or not all(0 < weight <= 1 for weight in plan.weights):
         raise Refused("the plan's weights are not one number in (0, 1] for each client: ask for a corrected plan")
     try:

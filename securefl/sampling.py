@@ -21,9 +21,10 @@ def sampled(plan: Plan, available: Sequence[str], random: Random = os.urandom) -
     Fixed size: every subset of that size alike. Poisson: each with the same chance by itself; a draw below the minimum
     or above the plan's largest is drawn again. Raises ``RoundFailed`` where too few are available.
     """
-    if len(available) < plan.minimum:
+    fewest, most = plan.minimum * plan.cohort.groups, plan.cohort.most(len(plan.clients))
+    if len(available) < fewest:
         raise RoundFailed(
-            f"{len(available)} clients are left for this round, {plan.minimum} are needed: others refused, were not "
+            f"{len(available)} clients are left for this round, {fewest} are needed: others refused, were not "
             f"reached, or took part in all the {plan.participations} rounds that they may. The model is unchanged."
         )
     cohort = plan.cohort
@@ -31,11 +32,19 @@ def sampled(plan: Plan, available: Sequence[str], random: Random = os.urandom) -
         return tuple(available)
     if cohort.sampling == "fixed":
         generator = np.random.default_rng(int.from_bytes(random(16)))
-        chosen = generator.choice(len(available), min(plan.largest, len(available)), replace=False)
+        chosen = generator.choice(len(available), min(most, len(available)), replace=False)
         return tuple(available[place] for place in sorted(chosen))
     rate = min(1.0, (cohort.size + cohort.extra) / len(available))
     for _ in range(_DRAWS):
         rows = poisson_sample(len(available), rate, random)
-        if plan.minimum <= len(rows) <= plan.largest:
+        if fewest <= len(rows) <= most:
             return tuple(available[place] for place in rows)
-    raise RoundFailed(f"of {_DRAWS} cohorts none had {plan.minimum} to {plan.largest} clients: ask for a larger cohort")
+    raise RoundFailed(f"of {_DRAWS} cohorts none had {fewest} to {most} clients: ask for a larger cohort")
+
+
+def grouped(plan: Plan, cohort: Sequence[str], random: Random = os.urandom) -> list[tuple[str, ...]]:
+    """The cohort's groups, drawn at random, of sizes that differ by one at most; each in the plan's order."""
+    if plan.cohort.groups == 1:
+        return [tuple(cohort)]
+    order = np.random.default_rng(int.from_bytes(random(16))).permutation(len(cohort))
+    return [tuple(cohort[place] for place in sorted(part)) for part in np.array_split(order, plan.cohort.groups)]

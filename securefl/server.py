@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -39,8 +39,9 @@ from securefl.privacy.simulation import seeded
 from securefl.protection import Protection
 from securefl.relay import Relay, failed
 from securefl.releases import releases
-from securefl.sampling import sampled
+from securefl.sampling import grouped, sampled
 from securefl.store import Store
+from securefl.strategy import Summed
 from securefl.witnesses import Witnesses
 
 if TYPE_CHECKING:
@@ -220,8 +221,16 @@ class Server:
         number = self._state.round + 1
         agreed = self._terms(number)
         text = self._announcement(number).encoded()
-        asked = sampled(self.plan, self._available(without), self._sampler(number, self._state.attempt))
-        invited = dict.fromkeys(asked, text)
+        draw = self._sampler(number, self._state.attempt)
+        groups = grouped(self.plan, sampled(self.plan, self._available(without), draw), draw)
+        aggregates = [self._sum(agreed, dict.fromkeys(group, text), exchange) for group in groups]
+        formed = outcome(number, self._state.attempt, aggregates, started)
+        if self._protection.sealed:
+            return self._apply(agreed, aggregates[0], formed, exchange)
+        return self._move(aggregates, formed)
+
+    def _sum(self, agreed: Terms, invited: Mapping[str, bytes], exchange: Exchange) -> Aggregate:
+        """One sum. Groups of a round share a session id, and no client is in two of them."""
         try:
             aggregate = drive(AggregationServer(agreed, invited, self._work, self._admit), exchange)
             self._note_charged(aggregate.contributors)
@@ -231,10 +240,7 @@ class Server:
         finally:
             self._witnesses.save()
         self._relay.note_behind(aggregate.faults)
-        formed = outcome(number, self._state.attempt, aggregate, started)
-        if self._protection.sealed:
-            return self._apply(agreed, aggregate, formed, exchange)
-        return self._move(aggregate, formed)
+        return aggregate
 
     def _available(self, without: Collection[str]) -> list[str]:
         """Who may be asked: not those who took part as often as the plan has it, but for the survey."""
@@ -257,13 +263,13 @@ class Server:
             for name in contributors:
                 self._witnesses.contributed(self._state.run, self._known_roster().public_key(name))
 
-    def _move(self, aggregate: Aggregate, formed: Outcome) -> Outcome:
+    def _move(self, aggregates: Sequence[Aggregate], formed: Outcome) -> Outcome:
         decoder = protection.parameters(self.plan)
         if not isinstance(decoder, FixedPoint):
             raise TypeError("only a fixed-point sum can be read by the server")
-        total = decoder.decode(aggregate.sum.total, aggregate.sum.uploads)
+        sums = [Summed(decoder.decode(one.sum.total, one.sum.uploads), one.contributors) for one in aggregates]
         start = np.frombuffer(self._state.model, "<f4")
-        moved = strategies.step(self.plan, start, total, aggregate.contributors, formed.round).tobytes()
+        moved = strategies.of_groups(self.plan, start, sums, formed.round).tobytes()
         done = replace(formed, accuracy=self._accuracy(moved))
         tag = shown(self.plan, moved).tag
         self._kept.save(round=done.round, model=moved, tag=tag, outcome=done, counts=self._counted(done))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,29 @@ from securefl.plan import AdaptiveClip, Plan
 
 # Squarings with which exp is approached: below the rate's own arbitrariness, and the same bits everywhere.
 _SQUARINGS: Final = 20
+
+
+class Summed(NamedTuple):
+    """One sum: of weight times update, and whose."""
+
+    total: NDArray[np.float64]
+    contributors: Collection[str]
+
+
+def of_groups(plan: Plan, vector: NDArray[np.float32], sums: Sequence[Summed], round: int = 1) -> NDArray[np.float32]:
+    """The same as ``step`` where the cohort was summed in groups: the median of the groups' means takes the place of
+    the mean, of even numbers the mean of the two in the middle (Minsker, Bernoulli 2015). Counts are added up.
+    """
+    if len(sums) == 1:
+        return step(plan, vector, *sums[0], round)
+    everybody = [name for one in sums for name in one.contributors]
+    level = plan.privacy.client_level
+    parts = [divisor(plan, one.contributors) if level is None else float(plan.expected) for one in sums]
+    total = np.sum([one.total for one in sums], axis=0)
+    if not plan.surveys(round):
+        middle = np.median([one.total[: plan.dimension] / part for one, part in zip(sums, parts, strict=True)], axis=0)
+        total[: plan.dimension] = middle * (divisor(plan, everybody) if level is None else float(plan.expected))
+    return step(plan, vector, total, everybody, round)
 
 
 def step(

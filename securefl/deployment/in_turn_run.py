@@ -14,7 +14,7 @@ from securefl.deployment.in_turn_folder import InTurnFolder
 from securefl.deployment.site import Site
 from securefl.engines.correspondence import Carry
 from securefl.errors import BadInput, Refused
-from securefl.export import model_file
+from securefl.export import model_file, save_adapters
 from securefl.job import Job
 from securefl.job.federation import Federation
 from securefl.peers.apart import Apart, Others
@@ -100,6 +100,7 @@ def write_model(folder: InTurnFolder, site: Site, peer: Apart) -> None:
     if peer.peer.over and model is not None:
         plan = folder.plan()
         write(folder.path / MODEL, model_file(site.model_of(plan), plan.model_seed, model))
+        save_adapters(site.model_of(plan), plan.model_seed, model, folder.path)
 
 
 def past(folder: InTurnFolder, site: Site, sender: str, asked: TurnRequest | FetchRequest) -> bytes:

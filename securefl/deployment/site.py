@@ -32,7 +32,6 @@ from securefl.errors import BadInput, BudgetExceeded, NotARun, Refused, SecureFL
 from securefl.named_run import Begun, begun, named_run
 from securefl.plan import Plan
 from securefl.proposal import Consent, Propose, Word, plan_of
-from securefl.run_folder import MODEL, private_folder, write
 from securefl.store import Store
 
 if TYPE_CHECKING:
@@ -186,7 +185,8 @@ class Site:
         client = self._client_now() if announced is None else self._under(announced, by)
         reply = client.handle(request)
         if kind(request) == StateRequest.KIND:
-            self._write_model(client, decode(request, StateRequest).run)
+            over = decode(request, StateRequest).run
+            client.write_model(over, self._folder.runs / over)
         return reply
 
     def _word(self, run: str, plan: Plan, by: str) -> Word:
@@ -269,14 +269,6 @@ class Site:
         if self._client is None:
             raise Refused("this owner takes part in no run now")
         return self._client
-
-    def _write_model(self, client: Client, run: str) -> None:
-        """The model of a run that is over, where this site can read it and the server cannot."""
-        file = client.model_file(run)
-        if file is not None:
-            folder = self._folder.runs / run
-            private_folder(folder)
-            write(folder / MODEL, file)
 
     def _flush(self) -> None:
         if self._client is not None:

@@ -184,7 +184,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     def asked(self) -> Cohort:
         """Who is asked in a round."""
         section = self.cohort
-        return Cohort(section.sampling, section.size, section.extra, section.participations)
+        return Cohort(section.sampling, section.size, section.extra, section.participations, section.groups)
 
     @property
     def declared_weights(self) -> dict[str, float]:

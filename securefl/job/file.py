@@ -58,6 +58,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "cohort.size": 'Write how many clients are asked in a round, for example size = 100 beside sampling = "fixed"',
     "cohort.extra": "Write how many more are asked, since some may be late: a whole number of at least 0",
     "cohort.participations": "Write the most rounds that one client takes part in, at least 1",
+    "cohort.groups": "Write in how many groups clients are summed, at least 3 or 1; the median of their means is taken",
     "stopping.patience": "Write a whole number of rounds, at least 1, for example patience = 5",
     "stopping.by": "Write a number from 0 up to, but not including, 1; for example by = 0.001",
     "stopping.on": 'Write "test", or "held-out" beside a section [metrics]',

@@ -50,6 +50,11 @@ def _check_asked(job: Job) -> None:
         )
     if section.sampling == "all" and section.extra:
         raise BadJob("cohort.extra", "all are asked already", "Leave the key out, or write a sampling")
+    if section.groups == 2 or (section.groups > 1 and job.protection.kind.startswith("ckks")):
+        problem = (
+            "the median of two means is their mean" if section.groups == 2 else "a CKKS key decrypts one sum a round"
+        )
+        raise BadJob("cohort.groups", problem, 'Write 3 or more under "secagg", or leave the key out')
     if section.size is not None and section.size > len(job.clients):
         raise BadJob("cohort.size", f"{section.size} of {len(job.clients)} clients", remedy("cohort.size"))
 
@@ -61,7 +66,8 @@ def strategy_of(section: sections.Strategy) -> Strategy:
         raise BadJob(
             "strategy.kind",
             f"{section.kind!r} compares single updates, and the server sees nothing but their sum",
-            'Bound what one client can do: protection.bound, or [privacy] unit = "client" with a clip',
+            'Bound what one client can do: protection.bound, a clip with [privacy] unit = "client", or [cohort] '
+            "groups, of whose means the median is taken",
         )
     if kind not in get_args(Kind):
         raise BadJob("strategy.kind", f"unknown value {quoted(section.kind)}", closest(kind, get_args(Kind)))

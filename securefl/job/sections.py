@@ -82,13 +82,15 @@ class Strategy(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Cohort(Struct, frozen=True, forbid_unknown_fields=True):
     """``[cohort]``: who is asked in a round. ``size``: so many, or so many on average; ``extra``: as many more, since
-    some may be late; ``participations``: the most rounds that one client takes part in.
+    some may be late; ``participations``: the most rounds that one client takes part in. ``groups``: sums a round, of
+    whose means the median is taken.
     """
 
     sampling: Sampling = "all"
     size: Count | None = None
     extra: Annotated[int, Meta(ge=0)] = 0
     participations: Count | None = None
+    groups: Count = 1
 
 
 class Stopping(Struct, frozen=True, forbid_unknown_fields=True):

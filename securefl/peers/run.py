@@ -54,6 +54,8 @@ def check_job(job: Job) -> None:
     if job.protection.colluders < 1:
         problem = "0, and whoever acts as the server is one of the clients"
         raise BadJob("protection.colluders", problem, "Write colluders = 1 or more, or leave --peers out")
+    if job.cohort.groups > 1:
+        raise BadJob("cohort.groups", "whoever acts as the server forms one sum", "Leave the key or --peers out")
     for key, section in (("survey", job.survey), ("stopping", job.stopping)):
         if section is not None:
             raise BadJob(key, "a run without a server ends with its last round", "Leave the section or --peers out")

@@ -19,12 +19,13 @@ def server_view(plan: Plan, rounds: int, traffic: Sequence[Traffic], engine: Eng
     """
     kind = KINDS[plan.protection]
     inputs = sum(each.up.count for each in traffic if each.kind == "masked-input")
+    sums = plan.cohort.groups * rounds
     readable = 0 if kind.sealed and not in_turn(engine) else rounds
     return ServerView(
         messages=sum(each.up.count for each in traffic),
         bytes=sum(each.up.bytes for each in traffic),
         updates_received=inputs,
         updates_readable=0 if kind.masked or kind.sealed else inputs,
-        sums_readable=readable,
+        sums_readable=sums if readable else 0,
         models_readable=readable,
     )

@@ -24,7 +24,7 @@ from securefl.privacy.mechanism import DPSGD, Training
 from securefl.privacy.noise import Random, grid, noised, poisson_sample
 from securefl.training.batches import LANES, Batch, device_of, made_up
 from securefl.training.gradients import add_clipped
-from securefl.training.private import _CLIP_MARGIN
+from securefl.training.private import CLIP_MARGIN
 from securefl.training.stacked import Stacked, known
 
 # Bytes for what is held of one pass.
@@ -184,7 +184,7 @@ class _Descent:
             found, passed = self._stacked.recorded(batch.features, [each[which] for each in self._parameters])
             counted = losses(found, batch.labels)[real.flatten()]
             part = torch.zeros(clients * dimension, dtype=torch.float64, device=self._device)
-            add_clipped(self._stacked.gradients(counted, passed, clients), mechanism.clip * _CLIP_MARGIN, part)
+            add_clipped(self._stacked.gradients(counted, passed, clients), mechanism.clip * CLIP_MARGIN, part)
             pieces = torch.split(part, [clients * size for size in self._sizes])
             for piece, whole in zip(pieces, torch.split(total, self._sizes, 1), strict=True):
                 _add(whole, which, piece.view(clients, -1))

@@ -37,7 +37,7 @@ Mode = Literal["hooks", "ghost"]
 # Clipping aims this far below the bound, so that a record moves the noised sum by the bound at most. In clips: a
 # clipped gradient is too long by 2^-17 at most (``add_clipped``); a float64 sum of n of them errs by n^2 * 2^-53, so
 # two of 2^17 differ by 2^-18; the noise's grid moves two sums apart by 2^-16 at most. Together: less than 2^-15.
-_CLIP_MARGIN = 1 - 2.0**-15
+CLIP_MARGIN = 1 - 2.0**-15
 
 _PROBE = 2  # rows: a layer that takes their number for another's size is then found
 
@@ -89,7 +89,7 @@ def noised_sum(
     """What one step releases: the sum of the records' clipped gradients, on a grid and noised; flat, float64, CPU."""
     total = torch.zeros(recorded.dimension, dtype=torch.float64, device=device_of(recorded))
     for batch in batches:
-        _add_batch(recorded, batch, mechanism.clip * _CLIP_MARGIN, total, at_once)
+        _add_batch(recorded, batch, mechanism.clip * CLIP_MARGIN, total, at_once)
     deviation, whole = mechanism.noise_multiplier * mechanism.clip, grid(mechanism.clip, recorded.dimension)
     return torch.from_numpy(noised(total.cpu().numpy(), deviation, whole, random))
 

@@ -27,7 +27,7 @@ from securefl.training import cohort
 from securefl.training.batches import Batch
 from securefl.training.cohort import Member, _Descent
 from securefl.training.gradients import add_clipped
-from securefl.training.private import _CLIP_MARGIN, Recorded
+from securefl.training.private import CLIP_MARGIN, Recorded
 from securefl.training.stacked import Stacked, known
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # as in train, which says why
@@ -151,7 +151,7 @@ def test_clipped_sums_are_those_of_opacus_and_of_training_alone(
     for own, rows, each in zip(descent.clipped(samples, mechanism).numpy(), samples, data, strict=True):
         batch = Batch(torch.from_numpy(each.features[rows]), torch.from_numpy(each.labels[rows]))
         for expected in (opacus_sum, our_sum):
-            wanted = expected(module, batch, clip * _CLIP_MARGIN)
+            wanted = expected(module, batch, clip * CLIP_MARGIN)
             np.testing.assert_allclose(own, wanted, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(wanted).max())))
 
 
