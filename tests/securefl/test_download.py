@@ -142,7 +142,11 @@ def test_how_a_file_was_packed_does_not_matter_where_its_inside_is_hashed(
         assert gzip.decompress(path.read_bytes()) == CONTENT
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(CONTENT)[:-3], gzip.compress(b"another")])
+@pytest.mark.parametrize(
+    "content",
+    [b"not gzip", gzip.compress(CONTENT)[:-3], gzip.compress(b"another")],
+    ids=["no archive", "cut off", "another inside"],  # an archive has the time in it, and all processes need one name
+)
 def test_a_packed_file_with_another_inside_is_refused(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nowhere: str
 ) -> None:
