@@ -91,7 +91,8 @@ class Survey(Struct, frozen=True, forbid_unknown_fields=True):
     scores: Positive | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.noise_multiplier <= MOST_NOISE or not 0 < (self.scores or 1.0) <= MOST_NOISE:
+        scores = 1.0 if self.scores is None else self.scores
+        if not (0 < self.noise_multiplier <= MOST_NOISE and 0 < scores <= MOST_NOISE):
             raise BadInput("the noise of a survey is above 0 and finite")
         if not 2 <= self.bins <= 100:
             raise BadInput(f"a survey with {self.bins} classes: 2 to 100")

@@ -213,7 +213,7 @@ def test_one_client_moves_the_sum_by_a_clip_at_most() -> None:
     def along() -> float:
         coordinator, owners = parties(data=far, factory=wide)
         start, ada = final_model(coordinator, owners), owners[0]._material
-        aim = ada._trained(ada._module(coordinator.plan, start), coordinator.plan, np.random.bytes).astype(np.float64)
+        aim = ada._trained(ada.module(coordinator.plan, start), coordinator.plan, np.random.bytes).astype(np.float64)
         coordinator.round(direct(owners))
         return float(in_clips(final_model(coordinator, owners), start) @ aim / np.linalg.norm(aim))
 

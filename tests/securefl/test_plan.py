@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from securefl.errors import BadInput
-from securefl.plan import AdaptiveClip, ClientLevel, HeldOut, LocalOptimizer, Plan, PrivacyTerms
+from securefl.learning import Cohort, Strategy
+from securefl.plan import AdaptiveClip, ClientLevel, HeldOut, LocalOptimizer, Plan, PrivacyTerms, Survey
 from securefl.privacy.mechanism import SGD
 
 
@@ -49,6 +50,8 @@ OTHER: dict[str, object] = {
     "dropout": 0.2,
     "key_rounds": 3,
     "privacy": PrivacyTerms(disjoint=True),
+    "strategy": Strategy("fedavg", 0.5),
+    "cohort": Cohort("fixed", 3),
 }
 
 TERMS: dict[str, object] = {
@@ -57,6 +60,7 @@ TERMS: dict[str, object] = {
     "unit": "patient",
     "disjoint": True,
     "simulated": True,
+    "survey": Survey(2.0),
 }
 
 
@@ -90,6 +94,10 @@ def test_every_term_of_privacy_is_in_the_digest(term: str) -> None:
         lambda: AdaptiveClip(0.5, 0.2, 0.0),
         lambda: HeldOut(0.0),
         lambda: HeldOut(1.0, 0.0),
+        lambda: Survey(0.0),
+        lambda: Survey(1.0, bins=1),
+        lambda: Survey(1.0, scores=float("inf")),
+        lambda: Survey(1.0, scores=0.0),
     ],
 )
 def test_impossible_terms_are_refused(build: Callable[[], object]) -> None:

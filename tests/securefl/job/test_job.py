@@ -216,7 +216,7 @@ def test_a_job_that_only_says_what_it_may_spend_leaves_its_noise_to_be_solved_fo
 def test_an_unknown_pilot_comes_with_the_known_ones() -> None:
     with pytest.raises(BadJob, match=r"data\.pilot: unknown pilot 'brest-cancer'\. Did you mean 'breast-cancer'\?"):
         job.from_pilot("brest-cancer")
-    with pytest.raises(BadJob, match=r"Known are: breast-cancer, credit, credit-age, digits, heart, "):
+    with pytest.raises(BadJob, match=r"Known are: breast-cancer, clinic-llm, credit, credit-age, digits, heart, "):
         job.from_pilot("zzz")
 
 

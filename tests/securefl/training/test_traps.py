@@ -123,7 +123,7 @@ def test_nothing_but_poisson_samples_can_be_trained_on() -> None:
     assert len(set(sampled)) > 5
     assert abs(np.mean(sampled) - 10) < 6 * math.sqrt(9.5 / 50)  # six deviations
     assert list(inspect.signature(training.train).parameters) == [
-        "module", "data", "mechanism", "optimizer", "random", "device", "pace", "tell"
+        "module", "data", "mechanism", "optimizer", "random", "device", "pace", "tell", "correction"
     ]  # fmt: skip
     assert all("sampling_rate" in kind.__struct_fields__ for kind in Training.__args__)
 
