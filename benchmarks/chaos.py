@@ -102,11 +102,11 @@ class Case:
         return frozenset(found | ({(2, 2)} if self.attempts > 1 and begun else set()))
 
     def late(self, name: str) -> Charges:
-        """What it may be charged for, too: the letter that asks for its input may lie with what is frozen, and be
-        answered when nobody waits for it any more.
+        """What it may be charged for, too. The fault comes as the letter that asks for its input goes out: it may be
+        charged before it dies, or the letter may lie with what is frozen and be answered when nobody waits any more.
         """
-        frozen = self.signal == signal.SIGSTOP and self.exchange == _INPUT and self.contributors < len(NAMES)
-        return frozenset({(2, 2)}) if frozen and name in self.victims else frozenset()
+        lost = self.exchange == _INPUT and self.contributors < len(NAMES)
+        return frozenset({(2, 2)}) if lost and name in self.victims else frozenset()
 
     def __str__(self) -> str:
         what = {signal.SIGKILL: "killed", signal.SIGSTOP: "frozen"}[self.signal]

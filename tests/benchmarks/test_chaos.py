@@ -28,8 +28,9 @@ def test_a_victim_is_charged_for_what_it_contributed_to() -> None:
     lost = case("client", signal.SIGKILL, 1)
     assert lost.charged(VICTIM) == {(1, 1), (3, 3)} and lost.late(VICTIM) == frozenset()
     assert case("client", signal.SIGKILL, 3).charged(VICTIM) == UNHURT
-    frozen = case("client", signal.SIGSTOP, 2)
-    assert frozen.charged(VICTIM) == {(1, 1), (3, 3)} and frozen.late(VICTIM) == {(2, 2)}
+    for how in (signal.SIGSTOP, signal.SIGKILL):  # as it is asked for its input: before or after it was charged
+        asked = case("client", how, 2)
+        assert asked.charged(VICTIM) == {(1, 1), (3, 3)} and asked.late(VICTIM) == {(2, 2)}
 
 
 def test_an_abandoned_attempt_stays_charged_where_training_had_begun() -> None:
