@@ -30,10 +30,13 @@ def opened(folder: SiteFolder, file: SiteFile, keep: Store, data: Dataset) -> Le
     if file.budget is None:
         return None
     path = folder.ledger(file.data_name, file.name)
-    require(keep, file.data_name, path)
+    if not path.exists():
+        require(keep, file.data_name, path)
     private_folder(path.parent)
     identity = load_identity(keep)
+    # Opened before it is compared: what a killed process left half written is set right only by who may write.
     ledger = Ledger(path, identity, Owner(file.name, file.data_name, file.unit), file.budget)
+    require(keep, file.data_name, path)
     refuse_twin(path, fingerprint(fingerprint_key(identity), data.features, data.labels))
     return ledger
 

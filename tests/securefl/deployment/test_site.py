@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from securefl.proposal import Consent, Propose
 from securefl.round import _will_refuse_again
 from securefl.server import Server
 from tests.securefl.deployment import sites
+from tests.securefl.privacy.test_ledger_file import INTERRUPTED
 
 
 def site_of(folder: SiteFolder) -> Site:
@@ -294,6 +297,18 @@ def test_a_site_does_not_start_without_what_it_has_spent(folders: dict[str, Site
     assert spent == (1 if lost == "older" else 0)
     found_again = site_of(ada)._ledger
     assert found_again is not None and len(found_again.entries()) == spent
+
+
+def test_a_site_that_was_killed_as_it_charged_starts_again(folders: dict[str, SiteFolder]) -> None:
+    """Who only reads cannot set right what was half written; the site, which may, does so before it compares."""
+    ada = folders["ada"]
+    server, engine = sites.coordinator(folders)
+    server.round(engine.exchange(1))
+    (path,) = ada.ledgers.rglob("ada.sqlite")
+    subprocess.run([sys.executable, "-c", INTERRUPTED, str(path)], check=False)
+    assert path.with_name(path.name + "-journal").exists()
+    found = site_of(ada)._ledger
+    assert found is not None and len(found.entries()) == 1
 
 
 class Restarting:
