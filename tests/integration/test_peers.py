@@ -68,9 +68,9 @@ def test_sites_act_in_turn_and_the_next_goes_on_where_one_hangs(tmp_path: Path) 
         assert verified(reported).problems == ()
         assert len({(run.path / "history.jsonl").read_bytes() for run in runs.values()}) == 1
 
-        runs = proposed(five, "secagg")
         log = five.sites[ACTING].path / "owner.log"
         before = log.read_text().count("acts as the server in round 2")
+        runs = proposed(five, "secagg")
         five.wait(lambda: log.read_text().count("acts as the server in round 2") > before, 120)
         five.strike("client", signal.SIGSTOP, ACTING)
         others = {name: run for name, run in runs.items() if name != ACTING}
