@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -31,6 +33,9 @@ def test_an_unknown_client_is_refused() -> None:
 
 @pytest.mark.slow
 def test_the_recipes_reach_the_promised_accuracy() -> None:
+    # Mean of 5 draws of noise, replayed so that the test does not depend on luck: a draw strays by 1.4 points.
     clients, test = [PILOT.load(client) for client in PILOT.clients], PILOT.test()
+    draws = [random.Random(seed).randbytes for seed in range(5)]  # noqa: S311
+    private = [goodness(PILOT, simulate(PILOT, PILOT.private, clients, draw), test) for draw in draws]
+    assert sum(private) / len(private) >= 0.88
     assert goodness(PILOT, simulate(PILOT, PILOT.public, clients), test) >= 0.94
-    assert goodness(PILOT, simulate(PILOT, PILOT.private, clients), test) >= 0.88
