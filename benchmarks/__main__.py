@@ -29,6 +29,7 @@ SUBJECTS = (
     "engines",
     "ray_simulation",
     "simulation",
+    "many",
 )
 
 

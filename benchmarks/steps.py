@@ -27,11 +27,11 @@ from benchmarks.rows import Row, ratio_row, value_row
 from securefl import vector
 from securefl.data import Dataset
 from securefl.privacy.mechanism import DPSGD
-from securefl.privacy.noise import grid, noised, poisson_sample
+from securefl.privacy.noise import Words, grid, noised, poisson_sample
 from securefl.training.batches import Batch
 from securefl.training.gradients import add_clipped
 from securefl.training.pace import choose
-from securefl.training.private import Recorded, step
+from securefl.training.private import Recorded, noises, step
 
 BATCH, RECORDS, GOAL = 256, 60_000, 1.3
 MECHANISM = DPSGD(noise_multiplier=1.0, sampling_rate=BATCH / RECORDS, steps=1000)
@@ -138,7 +138,9 @@ def _steps(model: Callable[[], nn.Module], data: Dataset) -> dict[str, Step]:
 def _ours(module: nn.Module, data: Dataset) -> Step:
     pace, descent = choose(module, data, MECHANISM), _sgd(module)
     recorded = Recorded(module, pace.mode)
-    return lambda: step(recorded, data, MECHANISM, descent, os.urandom, pace)
+    words = Words("securefl training", os.urandom)
+    noise = noises(MECHANISM, recorded.dimension, words)
+    return lambda: step(recorded, data, MECHANISM, descent, words, noise, pace)
 
 
 def _clipping(module: nn.Module, data: Dataset) -> Step:

@@ -31,6 +31,10 @@ class Identity:
     """A long-lived Ed25519 signing key (RFC 8032). The secret is never printed."""
 
     secret: bytes = field(repr=False)
+    _key: Ed25519PrivateKey = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_key", Ed25519PrivateKey.from_private_bytes(self.secret))
 
     @classmethod
     def generate(cls, random: Random) -> Identity:
@@ -38,10 +42,10 @@ class Identity:
 
     @property
     def public(self) -> bytes:
-        return Ed25519PrivateKey.from_private_bytes(self.secret).public_key().public_bytes_raw()
+        return self._key.public_key().public_bytes_raw()
 
     def sign(self, message: bytes) -> bytes:
-        return Ed25519PrivateKey.from_private_bytes(self.secret).sign(message)
+        return self._key.sign(message)
 
 
 def verify(public: bytes, signature: bytes, message: bytes, signer: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from functools import lru_cache
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from securefl.plan import Plan
 # Both stand in ledgers and statements, and are shown to people: short, printable, and numbers that JSON can say.
 Run = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.-]{1,64}\Z")]
 _Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+_SMALL: Final = 2**20  # bytes
 
 
 class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -46,10 +48,7 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     @classmethod
     def decoded(cls, data: bytes) -> Announcement:
         """Raises ``MalformedMessage`` for anything else."""
-        try:
-            return msgspec.msgpack.decode(data, type=cls, strict=True)
-        except (msgspec.DecodeError, UnicodeDecodeError, BadInput) as error:
-            raise MalformedMessage(f"not an announcement: {error}") from error
+        return (_known if len(data) <= _SMALL else _decoded)(data)
 
     def vector(self) -> NDArray[np.float32]:
         """The model and what clients need beside it (:mod:`securefl.global_state`).
@@ -66,6 +65,16 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         except BadInput as error:
             raise MalformedMessage(str(error)) from error
         return vector
+
+
+def _decoded(data: bytes) -> Announcement:
+    try:
+        return msgspec.msgpack.decode(data, type=Announcement, strict=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, BadInput) as error:
+        raise MalformedMessage(f"not an announcement: {error}") from error
+
+
+_known = lru_cache(maxsize=2)(_decoded)  # many clients of one process are sent the same one
 
 
 class KeyReceived(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

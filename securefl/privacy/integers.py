@@ -46,25 +46,34 @@ def blocks(count: int) -> Iterator[slice]:
 
 
 class Words:
-    """A stream of uniform 64-bit words, for one call: AES-128-CTR under a key derived from 32 fresh bytes.
+    """A stream of uniform 64-bit words, for one call or one training: AES-128-CTR under a key derived from 32 fresh
+    bytes, which are read when the first word is asked for. ``label`` says what the words are for.
 
-    Nothing outlives the call, so nothing can repeat after a fork or a restart. What n words, of one call, can be told
-    from true randomness by is the advantage against AES-128 plus n^2 / 2^131, since its blocks never repeat.
-
-    Raises ``ValueError`` where ``random`` returns too few bytes. ``label`` says what the words are for.
+    Nothing outlives that, so nothing repeats after a restart; a process that forks meanwhile must go on in one of the
+    two only. What n words, of one stream, can be told from true randomness by is the advantage against AES-128 plus
+    n^2 / 2^131, since its blocks never repeat.
     """
 
     def __init__(self, label: str, random: Random) -> None:
-        seed = random(SEED_BYTES)
-        if len(seed) != SEED_BYTES:
-            raise ValueError(f"the random source returned {len(seed)} bytes of {SEED_BYTES}")
-        self._stream = Keystream(derive(seed, label, length=16), bytes(16))
+        self._label, self._random = label, random
+        self._stream: Keystream | None = None
 
     def fill(self, words: NDArray[np.uint64]) -> None:
-        """Overwrite ``words``, a contiguous vector, with the next ones."""
+        """Overwrite ``words``, a contiguous vector, with the next ones.
+
+        Raises ``ValueError`` where the random source returns too few bytes.
+        """
+        if self._stream is None:
+            self._stream = self._begun()
         for block in blocks(len(words)):
             target = words[block].view(np.uint8).data
             self._stream.read_into(_ZEROS[: target.nbytes], target)
+
+    def _begun(self) -> Keystream:
+        seed = self._random(SEED_BYTES)
+        if len(seed) != SEED_BYTES:
+            raise ValueError(f"the random source returned {len(seed)} bytes of {SEED_BYTES}")
+        return Keystream(derive(seed, self._label, length=16), bytes(16))
 
     def take(self, count: int) -> NDArray[np.uint64]:
         """The next ``count`` words."""

@@ -1,7 +1,8 @@
 """Gaussian and Skellam noise and Poisson samples from cryptographic random bytes. No torch, no seeds, no state.
 
-Every call reads 32 bytes from ``random`` and expands them by AES-CTR. Guarantees assume that AES-128 is a
-pseudorandom permutation and that nobody who sees an output can predict those bytes.
+Every call reads 32 bytes from ``random`` and expands them by AES-CTR, or goes on in ``Words`` that were expanded so:
+what one training draws, it draws from one stream. Guarantees assume that AES-128 is a pseudorandom permutation and that
+nobody who sees an output can predict those bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import os
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,13 @@ from scipy.special import ive
 
 from securefl.privacy.integers import Random, Words, blocks, draw
 
-__all__ = ["Random", "gaussian", "grid", "noised", "poisson_sample", "skellam"]
+__all__ = ["NoisedSums", "Random", "Words", "gaussian", "grid", "noised", "poisson_sample", "skellam"]
 
 _FINE = 2.0**50  # cells of a deviation
 _MOST_DEVIATION = 2.0**47  # in steps; noise ends below 32 deviations
 _MOST_STEPS = 2.0**52
 _MOST_VARIANCE = 2.0**80
+_AHEAD = 2**14  # values: from there on what a draw costs besides them is nothing
 _LARGE = 2.0**12  # a variance from which on three terms of Debye's expansion are right to 1e-14
 
 
@@ -44,6 +47,7 @@ def gaussian(count: int, deviation: float, random: Random = os.urandom) -> NDArr
     return values
 
 
+@lru_cache(maxsize=64)
 def grid(clip: float, dimension: int) -> float:
     """The largest power of two whose whole multiples are within ``clip * 2**-17`` (L2) of any ``dimension`` reals.
 
@@ -83,19 +87,44 @@ def noised(
     Raises ``ValueError``, before any noise is drawn, for a step that is no power of two, for a deviation above 2**47
     steps, and for totals above 2**52 steps, with which float64 might not hold the result.
     """
-    steps = _whole_steps(total, deviation, step)
-    fraction, exponent = math.frexp(deviation / step)
-    if fraction == 0:
-        return steps * step + 0.0  # no negative zero, as none comes out below
-    # Cells of 2^-51 to 2^-50 deviations that are finer than a step by a power of two: half steps are among their edges.
-    finer = min(51 - exponent, 62)
-    cells = draw(_Normal(fraction * 2 * _FINE), steps.size, Words("securefl noised sum", random))
-    flat = steps.reshape(-1)
-    for block in blocks(len(cells)):
-        part = cells[block]
-        np.right_shift(np.add(part, 1 << (finer - 1), out=part), finer, out=part)
-        np.multiply(np.add(flat[block], part, out=flat[block]), step, out=flat[block])
-    return steps
+    return NoisedSums(deviation, step, 1, Words("securefl noised sum", random)).noised(total)
+
+
+class NoisedSums:
+    """Several ``noised`` sums of one deviation on one grid, ``count`` of them at most, from one stream of ``words``.
+
+    The guarantee is that of ``noised`` for each. Noise of short sums is drawn for some of them at once.
+    """
+
+    def __init__(self, deviation: float, step: float, count: int, words: Words) -> None:
+        self._deviation, self._step, self._left, self._words = deviation, step, count, words
+        self._ahead = np.empty(0, np.int64)
+
+    def noised(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The next one, of the shape of ``total``. Raises ``ValueError`` as ``noised`` does, and after the last one."""
+        if self._left < 1:
+            raise ValueError("all sums of this series were made: begin another, with words of its own")
+        steps, step = _whole_steps(total, self._deviation, self._step), self._step
+        if self._deviation / step == 0:
+            return steps * step + 0.0  # no negative zero, as none comes out below
+        if len(self._ahead) < steps.size:
+            self._draw(steps.size)
+        noise, self._ahead = self._ahead[: steps.size], self._ahead[steps.size :]
+        self._left -= 1
+        flat = steps.reshape(-1)
+        for block in blocks(len(flat)):
+            np.multiply(np.add(flat[block], noise[block], out=flat[block]), step, out=flat[block])
+        return steps
+
+    def _draw(self, size: int) -> None:
+        """Whole steps of noise, for as many sums of this size as there are left or as are worth while."""
+        fraction, exponent = math.frexp(self._deviation / self._step)
+        # Cells of 2^-51 to 2^-50 deviations that are finer than a step by a power of two: half steps are edges of them.
+        finer = min(51 - exponent, 62)
+        count = size * max(1, min(self._left, _AHEAD // size))
+        cells = self._ahead = draw(_Normal(fraction * 2 * _FINE), count, self._words)
+        for block in blocks(count):
+            np.right_shift(np.add(cells[block], 1 << (finer - 1), out=cells[block]), finer, out=cells[block])
 
 
 def _whole_steps(total: NDArray[np.float64], deviation: float, step: float) -> NDArray[np.float64]:
@@ -128,14 +157,15 @@ def skellam(count: int, variance: float, random: Random = os.urandom) -> NDArray
     return draw(_Skellam(float(variance)), count, Words("securefl skellam noise", random))
 
 
-def poisson_sample(count: int, rate: float, random: Random = os.urandom) -> NDArray[np.int64]:
+def poisson_sample(count: int, rate: float, random: Random | Words = os.urandom) -> NDArray[np.int64]:
     """Sorted indices below ``count``, each present independently with probability ``rate`` (to within 2^-64).
 
     The sample may be empty, and is everything at rate 1. Raises ``ValueError`` for a rate outside (0, 1].
     """
     if not 0 < rate <= 1:
         raise ValueError(f"a sampling rate is in (0, 1], got {rate}")
-    words = Words("securefl poisson sample", random).take(count)
+    stream = random if isinstance(random, Words) else Words("securefl poisson sample", random)
+    words = stream.take(count)
     return np.arange(count) if rate == 1 else np.flatnonzero(words < np.uint64(int(rate * 2.0**64)))
 
 

@@ -23,7 +23,7 @@ from securefl.errors import BadInput, TrainingFailed, UnsupportedModel
 from securefl.mishaps import Tell, unheard
 from securefl.plan import LocalOptimizer
 from securefl.privacy.mechanism import DPSGD, Training
-from securefl.privacy.noise import Random, poisson_sample
+from securefl.privacy.noise import Random, Words, poisson_sample
 from securefl.training import private
 from securefl.training.batches import device_of, loss, made_up, outputs, pieces, take
 from securefl.training.guidance import guide
@@ -200,9 +200,9 @@ def _descend(
     if isinstance(mechanism, DPSGD):
         private.descend(module, data, mechanism, descent, random, pace, tell)
         return
-    expected = mechanism.sampling_rate * data.declared_size
+    expected, words = mechanism.sampling_rate * data.declared_size, Words("securefl training", random)
     for _ in range(mechanism.steps):
         descent.zero_grad(set_to_none=False)
-        for rows in pieces(poisson_sample(len(data), mechanism.sampling_rate, random), pace.at_once):
+        for rows in pieces(poisson_sample(len(data), mechanism.sampling_rate, words), pace.at_once):
             (loss(module, take(data, rows, device_of(module))) / expected).backward()  # type: ignore[no-untyped-call]
         descent.step()

@@ -21,10 +21,10 @@ from securefl.data import Dataset
 from securefl.objective import check_labels, check_outputs, losses
 from securefl.plan import LocalOptimizer
 from securefl.privacy.mechanism import DPSGD, Training
-from securefl.privacy.noise import Random, grid, noised, poisson_sample
+from securefl.privacy.noise import Random, Words, poisson_sample
 from securefl.training.batches import LANES, Batch, device_of, made_up
 from securefl.training.gradients import add_clipped
-from securefl.training.private import CLIP_MARGIN
+from securefl.training.private import CLIP_MARGIN, noises
 from securefl.training.stacked import Stacked, known
 
 # Bytes for what is held of one pass.
@@ -129,10 +129,12 @@ class _Descent:
     ) -> None:
         self._stacked, self._members, self._mechanism, self._rows = stacked, members, mechanism, rows
         self._device = device_of(stacked.module)
-        self._private = isinstance(mechanism, DPSGD)
+        self._words = [Words("securefl training", member.random) for member in members]
         own = [each.detach() for each in stacked.module.parameters()]
         self._parameters = [each.expand(len(members), *each.shape).clone() for each in own]
         self._sizes = [each.numel() for each in own]
+        if isinstance(mechanism, DPSGD):
+            self._noises = [noises(mechanism, sum(self._sizes), words) for words in self._words]
         self._descent = torch.optim.SGD(self._parameters, lr=optimizer.learning_rate, momentum=optimizer.momentum)
         rate = mechanism.sampling_rate
         self._expected = torch.tensor([rate * member.data.declared_size for member in members], dtype=torch.float64)
@@ -144,7 +146,7 @@ class _Descent:
         for _ in range(self._mechanism.steps):
             self._step()
         updates = self._flat() - before
-        if self._private:
+        if isinstance(self._mechanism, DPSGD):
             # Failing would tell that there is a record that made it fail, which no noise covers.
             np.nan_to_num(updates, copy=False)
         return list(updates)
@@ -155,9 +157,12 @@ class _Descent:
 
     def _step(self) -> None:
         rate = self._mechanism.sampling_rate
-        samples = [poisson_sample(len(member.data), rate, member.random) for member in self._members]
+        samples = [
+            poisson_sample(len(member.data), rate, words)
+            for member, words in zip(self._members, self._words, strict=True)
+        ]
         if isinstance(self._mechanism, DPSGD):
-            sums = self._noised(self.clipped(samples, self._mechanism), self._mechanism)
+            sums = self._noised(self.clipped(samples, self._mechanism))
         else:
             sums = self._plain(samples)
         for parameter, total in zip(self._parameters, sums, strict=True):
@@ -190,12 +195,11 @@ class _Descent:
                 _add(whole, which, piece.view(clients, -1))
         return total
 
-    def _noised(self, total: torch.Tensor, mechanism: DPSGD) -> Sequence[torch.Tensor]:
+    def _noised(self, total: torch.Tensor) -> Sequence[torch.Tensor]:
         """Of each parameter the clients' sums on a grid and noised, divided by the batch sizes that are expected."""
-        deviation, step = mechanism.noise_multiplier * mechanism.clip, grid(mechanism.clip, total.shape[1])
         released = torch.empty_like(total, device="cpu")
-        for own, clipped, member in zip(released, total.cpu().numpy(), self._members, strict=True):
-            own.copy_(torch.from_numpy(noised(clipped, deviation, step, member.random)))
+        for own, clipped, noise in zip(released, total.cpu().numpy(), self._noises, strict=True):
+            own.copy_(torch.from_numpy(noise.noised(clipped)))
         return torch.split(released.div_(self._expected[:, None]), self._sizes, 1)
 
     def _passes(self, samples: Sequence[NDArray[np.int64]]) -> Iterator[_Pass]:

@@ -24,7 +24,7 @@ from securefl.data import Dataset
 from securefl.errors import UnsupportedModel
 from securefl.mishaps import LostRecords, Tell, unheard
 from securefl.privacy.mechanism import DPSGD
-from securefl.privacy.noise import Random, grid, noised, poisson_sample
+from securefl.privacy.noise import NoisedSums, Random, Words, grid, poisson_sample
 from securefl.training.batches import LANES, Batch, device_of, loss, made_up, padded, pieces, single, take
 from securefl.training.gradients import Entries, Gradients, Products, Stack, add_clipped
 
@@ -66,32 +66,45 @@ def descend(
     recorded = Recorded(module, pace.mode)
     # What is wrong with the model itself shows here; what a record makes it do later must not.
     recorded.gradients(made_up(data, _PROBE, device_of(recorded)))
+    words = Words("securefl training", random)
+    noise = noises(mechanism, recorded.dimension, words)
     for _ in range(mechanism.steps):
-        step(recorded, data, mechanism, descent, random, pace)
+        step(recorded, data, mechanism, descent, words, noise, pace)
     recorded.lost.report(tell)
 
 
 def step(
-    recorded: Recorded, data: Dataset, mechanism: DPSGD, descent: torch.optim.Optimizer, random: Random, pace: Pace
+    recorded: Recorded,
+    data: Dataset,
+    mechanism: DPSGD,
+    descent: torch.optim.Optimizer,
+    words: Words,
+    noise: NoisedSums,
+    pace: Pace,
 ) -> None:
     """One of them."""
-    rows = poisson_sample(len(data), mechanism.sampling_rate, random)
+    rows = poisson_sample(len(data), mechanism.sampling_rate, words)
     at_once = max(pace.at_once - pace.at_once % LANES, min(pace.at_once, LANES))
     batches = (take(data, piece, device_of(recorded)) for piece in pieces(rows, at_once))
-    total = noised_sum(recorded, batches, mechanism, random, at_once)
+    total = noised_sum(recorded, batches, mechanism.clip, noise, at_once)
     set_gradients(recorded, total.div_(mechanism.sampling_rate * data.declared_size))
     descent.step()
 
 
+def noises(mechanism: DPSGD, dimension: int, words: Words) -> NoisedSums:
+    """What noises the sums of one training."""
+    deviation, whole = mechanism.noise_multiplier * mechanism.clip, grid(mechanism.clip, dimension)
+    return NoisedSums(deviation, whole, mechanism.steps, words)
+
+
 def noised_sum(
-    recorded: Recorded, batches: Iterable[Batch], mechanism: DPSGD, random: Random, at_once: int = LANES
+    recorded: Recorded, batches: Iterable[Batch], clip: float, noise: NoisedSums, at_once: int = LANES
 ) -> torch.Tensor:
     """What one step releases: the sum of the records' clipped gradients, on a grid and noised; flat, float64, CPU."""
     total = torch.zeros(recorded.dimension, dtype=torch.float64, device=device_of(recorded))
     for batch in batches:
-        _add_batch(recorded, batch, mechanism.clip * CLIP_MARGIN, total, at_once)
-    deviation, whole = mechanism.noise_multiplier * mechanism.clip, grid(mechanism.clip, recorded.dimension)
-    return torch.from_numpy(noised(total.cpu().numpy(), deviation, whole, random))
+        _add_batch(recorded, batch, clip * CLIP_MARGIN, total, at_once)
+    return torch.from_numpy(noise.noised(total.cpu().numpy()))
 
 
 def _add_batch(recorded: Recorded, batch: Batch, clip: float, total: torch.Tensor, at_once: int) -> None:

@@ -16,9 +16,10 @@ from securefl import vector
 from securefl.audit.canaries import Marked, canary_alone, direction, marked, rows, unmarked, with_canaries
 from securefl.data import Dataset
 from securefl.privacy.mechanism import DPSGD
+from securefl.privacy.noise import Words
 from securefl.training.batches import take
 from securefl.training.gradients import add_clipped
-from securefl.training.private import Mode, Recorded, noised_sum
+from securefl.training.private import Mode, Recorded, noised_sum, noises
 from tests.securefl.training.test_private import QUIET
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # as in train, which says why
@@ -101,7 +102,8 @@ def test_rows_that_fill_a_batch_up_and_clients_without_a_canary_move_nothing() -
     at = module()
     recorded = Recorded(at, "ghost")
     batch = take(canary_alone(pictures(), 2), np.arange(1), CPU)
-    found = noised_sum(recorded, [batch], DPSGD(QUIET, 1.0, 1, CLIP), bytes_of_zeros).numpy()
+    noise = noises(DPSGD(QUIET, 1.0, 1, CLIP), recorded.dimension, Words("test", bytes_of_zeros))
+    found = noised_sum(recorded, [batch], CLIP, noise).numpy()
     moved = np.linalg.norm(rows(at, found), axis=1)
     # Clipping aims 2^-15 below the clip.
     np.testing.assert_allclose(moved, [0, 0, CLIP, 0, 0], atol=CLIP * 1e-4)
