@@ -1,18 +1,16 @@
 """A data owner's side: holds data, keys and ledger, and answers requests by one verb.
 
-Training happens inside exchange 2, after the ledger was charged. What the owner did not allow is refused, whatever the
-server says. Nothing leaves but signed protocol messages and refusals, which carry one fixed word.
+Training happens inside exchange 2, after the ledger was charged (:mod:`securefl.attempt`). What the owner did not allow
+is refused, whatever the server says. Nothing leaves but signed protocol messages and refusals: one fixed word.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -20,28 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.aggregation.client import AggregationClient
-from protocols.aggregation.messages import InputRequest, KeysRequest, Refusal
+from protocols.aggregation.messages import KeysRequest, Refusal
 from protocols.aggregation.session import Roster
 from protocols.aggregation.states import Contribution
 from protocols.base import Random
 from protocols.delivery.messages import JoinRequest
-from protocols.encoding import Encoding, Floats
+from protocols.encoding import Encoding
 from protocols.errors import Behind, ConfigurationError, ProtocolError, SessionSpent
 from protocols.masking import Work
 from protocols.primitives import Identity
 from protocols.wire import decode, encode, kind
-from securefl import global_state, holder_requests, protection
+from securefl import holder_requests, protection
 from securefl.account import Account, forgotten, load_identity
 from securefl.announcement import Announcement, public_tag, terms
+from securefl.attempt import Attempt
 from securefl.attendance import Attendance
 from securefl.closing import Endorsed, EndorseRequest, Stated, StateRequest
 from securefl.contribution import Material
-from securefl.control import Control
 from securefl.data import Dataset
 from securefl.errors import BadInput, BudgetExceeded, Refused, SecureFLError
-from securefl.export import model_file, save_adapters
-from securefl.global_state import Measured
-from securefl.joint import Due, Suits, Task
+from securefl.held_model import HeldModel
+from securefl.joint import Suits, Task
 from securefl.keyholder import KeyHolder
 from securefl.keystream import fastest
 from securefl.plan import Plan
@@ -52,7 +49,6 @@ from securefl.report.canonical import canonical, read
 from securefl.report.document import Report
 from securefl.report.endorsements import endorse
 from securefl.report.statement import SignedStatement, sign
-from securefl.run_folder import MODEL, private_folder, write
 from securefl.store import Store
 from securefl.sums import Sums
 from securefl.testimony import statement
@@ -113,10 +109,7 @@ class Client:
         self._random = random
         self._work = work or Work(fastest())
         self._accepted: tuple[Roster, Plan] | None = None
-        self._session: AggregationClient | None = None
-        self._preparing = False
-        self._surveys = False  # in the session, instead of training
-        self._task: Task | None = None  # of the session, charged for before its input was asked for
+        self._attempt: Attempt | None = None
         self._keyholders: dict[str, KeyHolder] = {}
         self._one_at_a_time = Lock()  # between what is read from the store and what is written to it
 
@@ -158,42 +151,18 @@ class Client:
         """What the ledger has charged so far, at the budget's delta; None without a budget."""
         return None if self.budget is None else self.account.ledger.epsilon()
 
+    def held(self, run: str) -> HeldModel:
+        """What this client holds of the run's model (CKKS)."""
+        holder = self._keyholder(run)
+        return HeldModel(self._pinned()[1], self._material.model, holder.model, holder.round)
+
     def model(self, run: str) -> NDArray[np.float32] | None:
         """The run's current model, where this client holds it (CKKS)."""
-        vector = self.vector(run)
-        return None if vector is None else global_state.parameters(self._pinned()[1], vector)
-
-    def measured(self, run: str) -> Measured | None:
-        """What the run's last round measured on held-out records, where this client holds the model (CKKS)."""
-        vector = self.vector(run)
-        return None if vector is None else global_state.measured(self._pinned()[1], vector)
-
-    def surveyed(self, run: str) -> tuple[float, ...]:
-        """What the run's survey counted, where this client holds it (CKKS)."""
-        vector = self.vector(run)
-        return () if vector is None else global_state.surveyed(self._pinned()[1], vector)
-
-    def vector(self, run: str) -> NDArray[np.float32] | None:
-        """The same model and what moves with it (:mod:`securefl.global_state`)."""
-        return self._keyholder(run).model
+        return self.held(run).parameters
 
     def model_round(self, run: str) -> int | None:
         """The round whose model this client holds, where it holds one (CKKS); 0 before the first."""
         return self._keyholder(run).round
-
-    def model_file(self, run: str) -> bytes | None:
-        """The run's current model as a file, where this client holds it (CKKS)."""
-        model = self.model(run)
-        return None if model is None else model_file(self._material.model, self._pinned()[1].model_seed, model)
-
-    def write_model(self, run: str, folder: Path) -> None:
-        """Write the run's current model into a folder, and what others can load of it, where this client holds it."""
-        file, model = self.model_file(run), self.model(run)
-        if file is None or model is None:
-            return
-        private_folder(folder)
-        write(folder / MODEL, file)
-        save_adapters(self._material.model, self._pinned()[1].model_seed, model, folder)
 
     def handle(self, request: bytes) -> bytes:
         """Answer one request, whatever is in it. A refusal goes out as one word; the reason stays in ``errors``."""
@@ -208,27 +177,10 @@ class Client:
                 return encode(Refusal("failed"))
 
     def prepare(self, request: bytes, suits: Suits) -> Task | None:
-        """All that ``handle`` does on a request for an input until it trains, the charge included. The training that it
-        goes on with then, done or not; None, and nothing is done, for another request or what does not ``suit``.
-
-        What is wrong with the request or refused, ``handle`` will say.
-        """
+        """What :meth:`Attempt.prepare` does; nothing where there is no attempt. What is wrong, ``handle`` will say."""
         with self._one_at_a_time, suppress(Exception):
-            if self._session is None or self._surveys or self._task is not None or kind(request) != InputRequest.KIND:
-                return None
-            if suits(self._material, self._pinned()[1]):
-                return self._prepared(copy.copy(self._session), request)  # it answers once only
+            return None if self._attempt is None else self._attempt.prepare(request, suits)
         return None
-
-    def _prepared(self, session: AggregationClient, request: bytes) -> Task | None:
-        self._preparing = True
-        try:
-            session.handle(request)
-        except Due as due:
-            self._task = due.task
-        finally:
-            self._preparing = False
-        return self._task
 
     def _log(self, why: str) -> None:
         """Whoever can send requests can fill it: only the newest are kept."""
@@ -247,16 +199,15 @@ class Client:
                 return self._state(decode(request, StateRequest).run)
             case EndorseRequest.KIND:
                 return self._endorse(decode(request, EndorseRequest))
-            case _ if self._session is not None:
-                return self._session.handle(request)
+            case _ if self._attempt is not None:
+                return self._attempt.handle(request)
             case _:
                 raise SessionSpent("this client is in no session: it restarted, or the attempt is over")
 
     def _begin(self, announced: Announcement, request: bytes) -> bytes:
-        self._session, self._task = None, None
+        self._attempt = None
         roster, plan = self._consent(announced.plan)
         check_round(plan, announced.round)
-        self._surveys = plan.surveys(announced.round)
         self._attendance.require_open(announced.run)
         self.account.check_round(plan, announced.run, announced.round)  # before keys go out; the charge is what binds
         sealed = protection.protection_of(plan).sealed
@@ -266,8 +217,9 @@ class Client:
         )
         rule = self.policy.same_cohort
         sums = Sums(self._keep, rule, announced, b"" if rule == "never" else public_tag(start.tobytes()))
+        attempt = Attempt(announced, start, self._material, self.account, self._store)
         contribution = Contribution(
-            lambda: self._contribute(announced, start),
+            attempt.contribute,
             1.0 if plan.surveys(announced.round) else plan.weights[plan.clients.index(self.name)],
             self.account.shown(),
             lambda: self._material.noise(plan, self.account.random(announced, "noise"), announced.round),
@@ -276,10 +228,9 @@ class Client:
             sums.opening,
         )
         agreed = terms(plan, roster, announced.run, announced.round, announced.attempt, tag, key_id)
-        self._session = AggregationClient(
-            self.name, self._identity, agreed, coder, contribution, self._random, self._work
-        )
-        return self._session.handle(request)
+        session = AggregationClient(self.name, self._identity, agreed, coder, contribution, self._random, self._work)
+        self._attempt = attempt
+        return attempt.begin(session, request)
 
     def _open_start(self, announced: Announcement) -> tuple[NDArray[np.float32], Encoding]:
         """The model that came with the announcement, and the encoding; the attempt is remembered."""
@@ -295,25 +246,6 @@ class Client:
             raise Behind("this client has no model of this run yet")
         self._attendance.join(announced)
         return start, holder.take_up(key)
-
-    def _contribute(self, announced: Announcement, start: NDArray[np.float32]) -> Floats:
-        if self._task is not None:
-            task, self._task = self._task, None
-            return task.update()
-        self.account.charge(announced)
-        if announced.plan.surveys(announced.round):
-            return self._material.survey(announced.plan, start, self.account.random(announced, "training"))
-        plan = announced.plan.at(announced.round)
-        if not plan.strategy.controlled:
-            task = Task(self._material, plan, start, lambda: self.account.random(announced, "training"))
-            if self._preparing:
-                raise Due(task)
-            return task.update()
-        control = Control(self._store, announced.run, announced.plan)
-        random = self.account.random(announced, "training")
-        update = self._material.update(plan, start, random, control.correction(start, announced.round))
-        control.move(start, update, announced.round)
-        return update
 
     def _see(self, run: str, roster: Roster, shown: Mapping[str, bytes]) -> None:
         for wrong in self.account.see(run, roster, shown):
@@ -341,9 +273,11 @@ class Client:
         """What this client says of its own side of a run, which ends for it here: what came later would be left out."""
         roster, plan = self._pinned()
         self._attendance.close(run, plan)
-        held = self.model_file(run)
-        model = "unknown" if held is None else hashlib.sha256(held).hexdigest()
-        return sign(statement(self.account, run, plan, roster, model), self._identity)
+        held = self.held(run)
+        file = held.file
+        model = "unknown" if file is None else hashlib.sha256(file).hexdigest()
+        counted = held.surveyed if held.round == plan.last else ()
+        return sign(statement(self.account, run, plan, roster, model, counted), self._identity)
 
     def _pinned(self) -> tuple[Roster, Plan]:
         if self._accepted is None:

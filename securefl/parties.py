@@ -68,10 +68,6 @@ class Parties(Protocol):
         """What the round measured on held-out records, from a client that can read it."""
         ...
 
-    def surveyed(self, run: str, round: int) -> tuple[float, ...]:
-        """What the survey counted, from a client that can read it; else nothing."""
-        ...
-
     def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
         """Raise the error, with its figures, of the first among those ``lost`` whose budget refused."""
         ...
@@ -102,9 +98,6 @@ class Unseen:
 
     def measured(self, run: str, round: int) -> Measured | None:
         return None
-
-    def surveyed(self, run: str, round: int) -> tuple[float, ...]:
-        return ()
 
     def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
         """Owners keep their figures to themselves."""

@@ -28,7 +28,7 @@ from securefl.plan import Plan
 from securefl.progress import Watcher
 from securefl.protection import KINDS
 from securefl.records import RoundRecord, Summary, participation
-from securefl.report import declared, facts
+from securefl.report import declared, facts, surveyed
 from securefl.report.canonical import many
 from securefl.report.statement import SignedStatement
 from securefl.report.view import server_view
@@ -255,14 +255,12 @@ class Run:
         recipe = self._federation.twin or Recipe(self.job.mechanism, self.job.optimizer, self.job.rounds)
         return evaluation.centralised_accuracy(self._federation.model, self.plan.model_seed, data, self._test, recipe)
 
-    def _survey(self) -> survey.Found | None:
-        """What the last round asked, where it was one that asked and somebody here can read it."""
-        if not self.history or not self.plan.surveys(self.history[-1].round):
+    def _survey(self, stated: Sequence[SignedStatement]) -> survey.Found | None:
+        """What the last round asked, where it was one that asked; as clients stated it where only they can read it."""
+        if not self.history or not self.plan.surveys(self.history[-1].round) or self.history[-1].void:
             return None
         vector, last = self._server.vector, self.history[-1]
-        counts = self._parties.surveyed(self._server.run, last.round)
-        if vector is not None:
-            counts = global_state.surveyed(self.plan, vector)
+        counts = surveyed.told(self.plan, stated) if vector is None else global_state.surveyed(self.plan, vector)
         return survey.found(self.plan, counts, len(last.contributors)) if counts else None
 
     def _accuracy(self, held: Held | None) -> float | None:
@@ -317,7 +315,7 @@ class Run:
             report=str(self.folder / "report.html"),
             id=self._server.run,
             model_sha256=hashes.most_common(1)[0][0] if held is None else hashlib.sha256(held.file).hexdigest(),
-            survey=self._survey(),
+            survey=self._survey(stated),
             participation=participation(self.plan, self.history),
             metrics=self._metrics(held),
             metrics_unit="" if self._federation.scale is None else self._federation.scale.unit,

@@ -32,11 +32,15 @@ MODELS: Final = ("federated", "local", "personalised")
 _LENGTH: Final = math.sqrt(len(MODELS)) * (1 + 2.0**-30)
 """Of what one client adds, before it is divided by this: one in three places. Norms err by less in float64."""
 _QUIET: Final = 1e-9  # noise of a model that never leaves its client
+_ROUNDING: Final = 1e-9  # of shares that are added up: a class that reaches a quartile exactly, reaches it
 
 
 class Spread(Struct, frozen=True):
-    """Accuracies of clients, from noised counts, each class standing for its middle. ``worst``: of the lowest class in
-    which more clients are than three deviations of the noise. ``deviation``: of each count, by the noise.
+    """Accuracies of clients, each class standing for its middle. ``counts``: as they came out of the noise, so that
+    some are negative; ``deviation``: of each, by the noise. ``worst``: the lowest class that has more clients than
+    three deviations, the lower quartile where none has.
+
+    All else is of the nearest counts that can be true: none is negative, and together they are all clients.
     """
 
     counts: tuple[float, ...]
@@ -109,14 +113,43 @@ def found(plan: Plan, counts: Sequence[float], contributors: int) -> Found:
     asked = plan.privacy.survey
     if asked is None:
         raise ValueError("the plan has no survey")
-    deviation = asked.noise_multiplier * _LENGTH * math.sqrt(contributors / protection.honest(plan))
     block = np.array(counts, np.float64)
     rows = block[: len(MODELS) * asked.bins].reshape(len(MODELS), -1) * _LENGTH
-    spread = {name: _spread(row, deviation) for name, row in zip(MODELS, rows, strict=True)}
+    noise = deviation(plan, contributors)
+    found = {name: spread(row, contributors, noise) for name, row in zip(MODELS, rows.tolist(), strict=True)}
     if asked.scores is None:
-        return Found(contributors, spread)
+        return Found(contributors, found)
     negative, positive = block[len(MODELS) * asked.bins :].reshape(2, -1).clip(min=0)
-    return Found(contributors, spread, _auc(negative, positive), _calibration(negative, positive))
+    return Found(contributors, found, _auc(negative, positive), _calibration(negative, positive))
+
+
+def deviation(plan: Plan, contributors: int) -> float:
+    """Standard deviation of each count of clients, in clients, by the noise of so many contributors together."""
+    asked = plan.privacy.survey
+    if asked is None:
+        raise ValueError("the plan has no survey")
+    return asked.noise_multiplier * _LENGTH * math.sqrt(contributors / protection.honest(plan))
+
+
+def spread(counts: Sequence[float], clients: int, deviation: float) -> Spread:
+    """What noised counts of ``clients`` say; they are rounded first, so that who reads them comes to the same."""
+    row = np.array(counts, np.float64).round(3) + 0.0  # JSON has no -0.0
+    middles = (np.arange(len(row)) + 0.5) / len(row)
+    shares = _nearest(row, clients) / clients
+    mean = float(shares @ middles)
+    passed = np.cumsum(shares) + _ROUNDING
+    first, second, third = (
+        float(middles[min(int(np.searchsorted(passed, q)), len(row) - 1)]) for q in (0.25, 0.5, 0.75)
+    )
+    sure = np.flatnonzero(row > max(3 * deviation, 0.5))
+    return Spread(
+        counts=tuple(row.tolist()),
+        mean=mean,
+        variance=float(shares @ (middles - mean) ** 2),
+        worst=float(middles[sure[0]]) if len(sure) else first,
+        quartiles=(first, second, third),
+        deviation=deviation,
+    )
 
 
 def _models(
@@ -162,23 +195,15 @@ def _scores(module: nn.Module, held_out: Dataset, bins: int, tell: Tell) -> NDAr
     return found
 
 
-def _spread(row: NDArray[np.float64], deviation: float) -> Spread:
-    middles = (np.arange(len(row)) + 0.5) / len(row)
-    shares = row.clip(min=0) / max(float(row.clip(min=0).sum()), 1e-12)
-    mean = float(shares @ middles)
-    passed = np.cumsum(shares)
-    first, second, third = (
-        float(middles[min(int(np.searchsorted(passed, q)), len(row) - 1)]) for q in (0.25, 0.5, 0.75)
-    )
-    sure = np.flatnonzero(row > max(3 * deviation, 0.5))
-    return Spread(
-        counts=tuple(round(float(value), 3) for value in row),
-        mean=mean,
-        variance=float(shares @ (middles - mean) ** 2),
-        worst=float(middles[sure[0]]) if len(sure) else first,
-        quartiles=(first, second, third),
-        deviation=deviation,
-    )
+def _nearest(row: NDArray[np.float64], clients: int) -> NDArray[np.float64]:
+    """The counts nearest to these, by the sum of squares, that can be true: what is too much is taken off all alike,
+    and what falls below zero is zero ("Norm-Sub": Wang et al., NDSS 2020). To cut off at zero and scale instead pulls
+    accuracies to the middle up to twice as far.
+    """
+    largest = np.sort(row)[::-1]
+    excess = (np.cumsum(largest) - clients) / np.arange(1, len(row) + 1)
+    last = int(np.flatnonzero(largest > excess)[-1])
+    return np.maximum(row - float(excess[last]), 0.0)
 
 
 def _auc(negative: NDArray[np.float64], positive: NDArray[np.float64]) -> float | None:

@@ -14,8 +14,12 @@ from securefl.report.software import versions
 from securefl.report.statement import Charge, Epsilon, Head, Statement
 
 
-def statement(account: Account, run: str, plan: Plan, roster: Roster, model: str) -> Statement:
-    """One client's statement. ``model``: SHA-256 in hex of the final model that it holds, or "unknown"."""
+def statement(
+    account: Account, run: str, plan: Plan, roster: Roster, model: str, surveyed: tuple[float, ...] = ()
+) -> Statement:
+    """One client's statement. ``model``: SHA-256 in hex of the final model that it holds, or "unknown"; ``surveyed``:
+    what the run's survey counted, where this client has read it.
+    """
     ledger = account.ledger
     everything = ledger.entries()
     own = [entry for entry in everything if entry.run == run]
@@ -43,6 +47,7 @@ def statement(account: Account, run: str, plan: Plan, roster: Roster, model: str
         witnessed={name: found.head.hex() for name, found in seen.items() if found is not None},
         doubts=tuple(f"{name}: {found.contradiction}" for name, found in seen.items() if found and found.contradiction),
         software=versions(),
+        surveyed=surveyed,
     )
 
 

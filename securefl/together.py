@@ -65,11 +65,7 @@ class Together:
 
     def measured(self, run: str, round: int) -> Measured | None:
         current = (client for client in self.clients if client.model_round(run) == round)
-        return next((client.measured(run) for client in current), None)
-
-    def surveyed(self, run: str, round: int) -> tuple[float, ...]:
-        current = (client for client in self.clients if client.model_round(run) == round)
-        return next((client.surveyed(run) for client in current), ())
+        return next((client.held(run).measured for client in current), None)
 
     def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
         for client in self.clients:
@@ -89,7 +85,7 @@ class Together:
         """All write theirs into their own folders; one of them is returned, for they are equal."""
         found: list[Held] = []
         for client in self.clients:
-            file = client.model_file(run) if client.model_round(run) == round else None
+            file = client.held(run).file if client.model_round(run) == round else None
             parameters = client.model(run)
             if self._folder is None or file is None or parameters is None:
                 continue

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.encoding import Floats
+from protocols.aggregation.states import Contribution
+from protocols.encoding import Floats, Integers
 from securefl import evaluation, protection
 from securefl.announcement import Announcement
 from securefl.attacks.cell import Effort
@@ -45,7 +46,27 @@ class Size:
 SIZES: Final[dict[Effort, Size]] = {"quick": Size(5, 3), "full": Size(10, 10)}
 
 
-class Saboteur(Client):
+class Altering(Client):
+    """Hands the protocol, in place of its honest part of the sum, what it likes better."""
+
+    def altered(self, announced: Announcement, start: NDArray[np.float32], honest: Floats) -> Floats:
+        """That, in the same units, given the model of the round; cut to the plan's bound like any update."""
+        raise NotImplementedError
+
+    def _begin(self, announced: Announcement, request: bytes) -> bytes:
+        reply = super()._begin(announced, request)
+        if self._attempt is not None and (session := self._attempt.session) is not None:
+            mine, start = session._contribution, self._attempt.start
+            session._contribution = replace(
+                mine, update=lambda: self.altered(announced, start, mine.update()), noise=lambda: self._added(mine)
+            )
+        return reply
+
+    def _added(self, honest: Contribution) -> Integers | None:
+        return honest.noise()
+
+
+class Saboteur(Altering):
     """Sends ``wanted``, uncut: as if it were noise, which is added in whole steps of the encoding, after all cuts."""
 
     _steps: NDArray[np.int64] | None = None
@@ -54,18 +75,15 @@ class Saboteur(Client):
         """What it wants in the sum in place of its ``honest`` part, in the same units; by default just that."""
         return honest
 
-    def _begin(self, announced: Announcement, request: bytes) -> bytes:
-        reply = super()._begin(announced, request)
-        if self._session is not None:
-            self._session._contribution = replace(self._session._contribution, noise=lambda: self._steps)
-        return reply
-
-    def _contribute(self, announced: Announcement, start: NDArray[np.float32]) -> Floats:
-        honest, coder = super()._contribute(announced, start), protection.parameters(announced.plan)
+    def altered(self, announced: Announcement, start: NDArray[np.float32], honest: Floats) -> Floats:
+        coder = protection.parameters(announced.plan)
         most = _OF_THE_RANGE * coder.bound * coder.clients
         wanted: Vector = np.clip(self.wanted(announced, start, honest).astype(np.float64), -most, most)
         self._steps = np.rint(wanted / coder.step).astype(np.int64)
         return np.zeros_like(honest)
+
+    def _added(self, honest: Contribution) -> Integers | None:
+        return self._steps
 
 
 def shares(clients: int) -> dict[str, Dataset]:

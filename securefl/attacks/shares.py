@@ -102,8 +102,8 @@ class Liar(Client):
 
     def _begin(self, announced: Announcement, request: bytes) -> bytes:
         reply = super()._begin(announced, request)
-        if self._session is not None:
-            self._session.__class__ = self.session
+        if self._attempt is not None and self._attempt.session is not None:
+            self._attempt.session.__class__ = self.session
         return reply
 
 

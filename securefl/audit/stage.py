@@ -153,7 +153,7 @@ class Stage:
         if self._server.vector is not None:
             return self._server.vector
         for client in self._clients.values():
-            found = client.vector(run) if client.model_round(run) == number else None
+            found = client.held(run).vector if client.model_round(run) == number else None
             if found is not None:
                 return found
         raise RoundFailed("no client holds the model of the last round: run the audit again")

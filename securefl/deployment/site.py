@@ -186,7 +186,7 @@ class Site:
         reply = client.handle(request)
         if kind(request) == StateRequest.KIND:
             over = decode(request, StateRequest).run
-            client.write_model(over, self._folder.runs / over)
+            client.held(over).write(self._folder.runs / over)
         return reply
 
     def _word(self, run: str, plan: Plan, by: str) -> Word:

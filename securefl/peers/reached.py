@@ -42,9 +42,6 @@ class Reached:
     def measured(self, run: str, round: int) -> Measured | None:
         return self._beside.measured(run, round)
 
-    def surveyed(self, run: str, round: int) -> tuple[float, ...]:
-        return self._beside.surveyed(run, round)
-
     def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
         self._beside.refuse(plan, lost)
 

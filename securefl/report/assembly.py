@@ -16,7 +16,7 @@ from securefl.privacy.mechanism import NEIGHBOURS, SGD, Mechanism
 from securefl.protection import KINDS, parameters, rules
 from securefl.records import RoundRecord
 from securefl.releases import releases
-from securefl.report import audited, claims, contradictions, declared, hazards, parties, status, view
+from securefl.report import audited, claims, contradictions, declared, hazards, parties, status, surveyed, view
 from securefl.report.document import (
     Accounting,
     Aggregation,
@@ -97,7 +97,7 @@ def _run(facts: Facts) -> Run:
         clients=plan.clients,
         weights=dict(zip(plan.clients, plan.weights, strict=True)),
         rounds_planned=facts.job.rounds,
-        rounds_done=len(facts.history),
+        rounds_done=min(len(facts.history), facts.job.rounds),  # a survey comes after them
         seconds=sum(record.seconds for record in facts.history) if facts.history else "unknown",
     )
 
@@ -202,10 +202,11 @@ def _accounting() -> Accounting:
 def _utility(facts: Facts) -> Utility:
     accuracies = [record.accuracy for record in facts.history if record.accuracy is not None]
     if facts.summary is None:
-        return Utility(accuracies[-1] if accuracies else "unknown", "unknown", "unknown")
+        last: float | Unknown = accuracies[-1] if accuracies else "unknown"
+        return Utility(last, "unknown", "unknown", survey=surveyed.of(facts))
     found = facts.summary
     accuracy, twin = _or_none(found.accuracy), _or_none(found.accuracy_centralised)
-    return Utility(accuracy, twin, "unknown", found.metrics, found.metrics_unit)
+    return Utility(accuracy, twin, "unknown", found.metrics, found.metrics_unit, surveyed.of(facts))
 
 
 def _round(record: RoundRecord) -> Round:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from securefl.report import words
+from securefl.report import across, words
 from securefl.report.document import Report
 
 # What Markdown, or HTML in it, would take for markup inside a line; no foreign text begins one.
@@ -63,6 +63,7 @@ def _metrics(report: Report) -> Sequence[str]:
         f"- of the same model trained on all records in one place, without privacy: "
         f"{words.number(report.utility.centralised)}",
         *([f"- on the same test set: {_text(words.metrics(report))}"] if report.utility.metrics else []),
+        *([f"- {told}"] if (told := across.in_a_line(report)) else []),
     ]
 
 

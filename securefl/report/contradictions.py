@@ -15,7 +15,7 @@ from securefl.plan import Plan
 from securefl.privacy.mechanism import NEIGHBOURS, Budget
 from securefl.records import RoundRecord, Summary
 from securefl.releases import releases
-from securefl.report import arithmetic, heads
+from securefl.report import arithmetic, heads, surveyed
 from securefl.report.arithmetic import Unanswered
 from securefl.report.claims import as_planned
 from securefl.report.facts import Facts
@@ -31,6 +31,7 @@ def found(facts: Facts) -> Iterator[str]:
     yield from _repeated(statements)
     yield from _disagreements(statements, facts.summary)
     yield from heads.contradictions(statements)
+    yield from surveyed.contradictions(facts)
     for signed in facts.statements:
         yield from _forged(signed)
         yield from _foreign(signed.statement, facts.plan)

@@ -25,6 +25,7 @@ from securefl.report.statement import (
     SignedStatement,
     Unknown,
 )
+from securefl.report.surveyed import Surveyed
 
 Word = Literal["private", "simulation", "not private", "unfinished", "violated"]
 
@@ -230,7 +231,8 @@ class Utility(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """How good the final model is; ``centralised``: the same model on all records in one place, without privacy.
 
     ``by_group``: accuracy for each group of people, which nobody measures here yet. ``metrics``: other figures on the
-    public test set, by their keys in :data:`securefl.measures.NAMES`, errors in ``unit``; absent where there are none.
+    public test set, by their keys in :data:`securefl.measures.NAMES`, errors in ``unit``; absent where there are none,
+    as is ``survey``.
     """
 
     accuracy: float | Absent
@@ -238,6 +240,7 @@ class Utility(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     by_group: dict[str, float] | Unknown
     metrics: dict[str, float] = {}
     unit: str = ""
+    survey: Surveyed | Absent = "none"
 
 
 class Audited(Struct, frozen=True, forbid_unknown_fields=True):

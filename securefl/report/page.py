@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from securefl.privacy.mechanism import Budget
-from securefl.report import plots, words
+from securefl.report import across, plots, words
+from securefl.report.across import Across
 from securefl.report.document import Claim, Owner, Report, Round
 from securefl.report.statement import Epsilon
 
@@ -69,14 +70,16 @@ def html(report: Report) -> str:
     """The page. Everything that is not a plot of ours is escaped by the template."""
     from markupsafe import Markup
 
+    surveyed = across.of(report)
     return _template().render(
         report=report,
         chapters=CHAPTERS,
         words=words,
         status_class=_CLASSES[report.status.word],
         figures=tuple(_figures(report)),
-        plots={name: Markup(svg) for name, svg in _plots(report).items()},  # noqa: S704 - drawn by plots.py, no foreign text
+        plots={name: Markup(svg) for name, svg in _plots(report, surveyed).items()},  # noqa: S704 - drawn by plots.py, no foreign text
         grid=_grid(report),
+        across=surveyed,
         private=any(isinstance(owner.budget, Budget) for owner in report.owners),
         spent=[_spent(owner) for owner in report.owners],
         reasons=_reasons(report),
@@ -145,9 +148,10 @@ def _largest(values: Sequence[Epsilon]) -> Epsilon:
     return max(known) if known else "unknown"
 
 
-def _plots(report: Report) -> Mapping[str, str]:
+def _plots(report: Report, surveyed: Across | None) -> Mapping[str, str]:
     drawn: dict[str, str] = {}
-    measured = [(one.round, one.accuracy) for one in report.rounds if isinstance(one.accuracy, float)]
+    trained = [one for one in report.rounds if one.round <= report.run.rounds_planned]  # a survey comes after them
+    measured = [(one.round, one.accuracy) for one in trained if isinstance(one.accuracy, float)]
     if measured:
         twin = report.utility.centralised
         numbers, values = zip(*measured, strict=True)
@@ -159,6 +163,10 @@ def _plots(report: Report) -> Mapping[str, str]:
         drawn["epsilon"] = plots.epsilon(numbers, largest, smallest, _cap(report))
     if report.traffic:
         drawn["traffic"] = plots.traffic(tuple((item.kind, item.up.mean, item.down.mean) for item in report.traffic))
+    if surveyed is not None:
+        counted = across.spreads(surveyed.found)
+        models = tuple((across.MODELS[name], spread.counts) for name, spread in counted.items())
+        drawn["across"] = plots.across(models, surveyed.found.deviation)
     return drawn
 
 

@@ -77,8 +77,10 @@ def sights(plan: Plan, tested: bool, in_turn: bool = False) -> tuple[Sight, ...]
     if in_turn:
         return _without_a_server(plan, found)
     told = ", and the accuracy that clients report" if tested and KINDS[plan.protection].sealed else ""
+    asked = plan.privacy.survey is not None and KINDS[plan.protection].sealed
+    counted = ", and the survey's noised counts that clients report" if asked else ""
     return (
-        _sight("the server", found.server, f"who took part, when, and the size of messages{told}"),
+        _sight("the server", found.server, f"who took part, when, and the size of messages{told}{counted}"),
         _sight("another client", found.client, "who took part, and how many charges each ledger has"),
         _sight(_colluders(plan), found.collusion, "what these clients contributed, and the keys that they hold"),
         _sight("whoever has the final model", Views(NOTHING, NOTHING, READS), "this report"),

@@ -81,12 +81,42 @@ def traffic(means: tuple[tuple[str, float, float], ...]) -> str:
     return _drawn("traffic", f"Bytes a message in each exchange, up and down{scale}", 0.4 + 0.4 * len(means), paint)
 
 
-def _drawn(name: str, label: str, height: float, paint: Callable[[Axes], None]) -> str:
+@_remembered
+def across(models: tuple[tuple[str, tuple[float, ...]], ...], deviation: float) -> str:
+    """Clients by class of accuracy, a histogram for each model: noised counts, and their deviation as whiskers."""
+    every = [count for _, counts in models for count in counts]
+    limits = (min(0.0, *every) - 1.3 * deviation, max(0.0, *every) + 1.3 * deviation or 1.0)
+
+    def panel(name: str, counts: tuple[float, ...]) -> Callable[[Axes], None]:
+        def paint(axes: Axes) -> None:
+            middles = [(place + 0.5) / len(counts) for place in range(len(counts))]
+            axes.bar(middles, counts, width=0.86 / len(counts), color=ACCENT, alpha=0.75)
+            axes.errorbar(middles, counts, yerr=deviation, fmt="none", ecolor=INK, elinewidth=0.9)
+            axes.axhline(0, color=MUTED, linewidth=0.9)
+            axes.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK)
+            _counted(axes, limits)
+
+        return paint
+
+    *above, lowest = [panel(*one) for one in models]
+
+    def last(axes: Axes) -> None:
+        lowest(axes)
+        axes.set_xlabel("accuracy on a client's own held-out records")
+
+    names = ", ".join(name for name, _ in models)
+    label = f"Noised counts of clients by accuracy, each give or take {deviation:.2g}: {names}"
+    return _drawn("across", label, 0.6 + 1.25 * len(models), *above, last)
+
+
+def _drawn(name: str, label: str, height: float, *paint: Callable[[Axes], None]) -> str:
+    """One panel for each that paints, from the top."""
     from matplotlib.figure import Figure
 
     with _style():
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        paint(figure.add_subplot())
+        for place, one in enumerate(paint, start=1):
+            one(figure.add_subplot(len(paint), 1, place))
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return _inline(file.getvalue(), name, label)
@@ -135,6 +165,19 @@ def _rounds(axes: Axes, rounds: Sequence[int]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(rounds[0] - 0.3, rounds[-1] + 0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=RULE, linewidth=0.7)
+
+
+def _counted(axes: Axes, limits: tuple[float, float]) -> None:
+    """Accuracies from 0 to 1 and whole clients; the same scale in each panel, so that they can be compared."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(0, 1)
+    axes.set_ylim(*limits)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=RULE, linewidth=0.7)

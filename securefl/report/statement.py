@@ -51,7 +51,13 @@ class Charge(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Statement(
-    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="securefl-statement/1", tag_field="format"
+    Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag="securefl-statement/1",
+    tag_field="format",
 ):
     """One client on one run. ``plan``, ``model``: SHA-256 of the plan's encoding, of the final model's parameters.
 
@@ -61,7 +67,8 @@ class Statement(
     the client's own accountant gives it. ``refused``: rounds that the client refused for its budget. ``simulated``:
     noise or samples came from a seed. ``witnessed``: the last ledger head that each peer showed, in hex (72 bytes: the
     ledger's id, sequence, digest); ``doubts``: what was wrong with such heads, in words. ``software``: versions by
-    package, at the client.
+    package, at the client. ``surveyed``: what the run's survey counted, of a client that can read the sum while the
+    coordinator cannot (CKKS); absent otherwise.
     """
 
     LABEL: ClassVar[str] = "securefl statement 1"
@@ -86,6 +93,7 @@ class Statement(
     witnessed: dict[str, str]
     doubts: tuple[str, ...]
     software: dict[str, str]
+    surveyed: tuple[float, ...] = ()
 
     @property
     def releases(self) -> tuple[Release, ...]:

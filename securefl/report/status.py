@@ -35,7 +35,8 @@ def of(facts: Facts, owners: Sequence[Owner], hazards: Sequence[Hazard], violati
 
 def _missing(facts: Facts) -> Iterator[str]:
     if facts.summary is None:
-        yield f"{len(facts.history)} of {facts.job.rounds} rounds are complete, and there is no final evaluation yet."
+        done = min(len(facts.history), facts.job.rounds)  # a survey comes after them
+        yield f"{done} of {facts.job.rounds} rounds are complete, and there is no final evaluation yet."
     stated = {signed.statement.client for signed in facts.statements}
     if facts.summary is not None and (silent := [name for name in facts.plan.clients if name not in stated]):
         yield f"No signed statement of {', '.join(silent)}: what they charged is not known."

@@ -26,6 +26,11 @@ NEIGHBOURS: Final[dict[str, str]] = {
     "add-or-remove-one": "data sets that differ by one record, added or removed",
     "zero-out": "the same clients, one of whose contributions is replaced by zeros",
 }
+_SKELLAM: Final = {
+    "update": "Skellam sum of updates",
+    "clipped": "Skellam count for the clip",
+    "survey": "Skellam counts of the survey",
+}
 PROVES: Final = (
     "The figures follow from the charges that clients signed, by two accountants.",
     "Each statement is by the holder of the key beside it, and was not changed since.",
@@ -73,7 +78,7 @@ def kind(released: Mechanism) -> str:
         case NoisedSum():
             return f"noised {released.released}"
         case Skellam():
-            return "Skellam sum of updates" if released.released == "update" else "Skellam count for the clip"
+            return _SKELLAM[released.released]
         case _:
             return "SGD"
 
@@ -93,7 +98,7 @@ def mechanism(released: Mechanism) -> str:
                 f"{released.bound:.3g} long, noise of {released.noise_multiplier:g} times that"
             )
         case Skellam():
-            return _skellam(released)
+            return _counts(released) if released.released == "survey" else _skellam(released)
         case _:
             return (
                 f"Local training by SGD, which clips no record and adds no noise; {_steps(released.steps)} a round, "
@@ -122,6 +127,13 @@ def _skellam(released: Skellam) -> str:
         f"Distributed Skellam noise on the sum of the clients' {what} (Agarwal et al., 2021): {released.dimension:,} "
         f"coordinates, cut off at L2 norm 1 (in clips), in steps of {1 / released.scale:.2g}; noise of "
         f"{released.noise_multiplier:g} clips from {released.honest} contributors together"
+    )
+
+
+def _counts(released: Skellam) -> str:
+    return (
+        f"Distributed Skellam noise on {released.dimension:,} counts of clients by accuracy (Agarwal et al., 2021): "
+        f"noise of {released.noise_multiplier:g} times a client's part, from {released.honest} contributors together"
     )
 
 

@@ -134,8 +134,8 @@ played = cache(play)
 
 
 def coder_of(owner: Client) -> Encoding:
-    assert owner._session is not None
-    return owner._session._encoding
+    assert owner._attempt is not None and owner._attempt.session is not None
+    return owner._attempt.session._encoding
 
 
 # ---- the noise in a sum
@@ -345,7 +345,7 @@ def test_every_attempt_is_charged_on_its_own(tmp_path: Path) -> None:
 
 def clips(coordinator: Server, owners: Sequence[Client]) -> list[float]:
     """The clip as each party has it that can read it."""
-    vectors = [coordinator.vector, *(owner.vector(RUN) for owner in owners)]
+    vectors = [coordinator.vector, *(owner.held(RUN).vector for owner in owners)]
     return [global_state.clip(coordinator.plan, vector) for vector in vectors if vector is not None]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from protocols.encoding import Floats
 from securefl import SGD, Client, LocalOptimizer, SecAgg, Server
 from securefl.announcement import Announcement
+from securefl.attacks.saboteurs import Altering
 from securefl.errors import Refused
 from securefl.learning import Cohort
 from securefl.plan import Plan
@@ -20,10 +23,10 @@ from tests.securefl.test_sampling import plan
 NAMES = tuple(f"client-{i:02d}" for i in range(12))
 
 
-class Saboteur(Client):
+class Saboteur(Altering):
     """Sends the largest update that the plan allows, in every coordinate."""
 
-    def _contribute(self, announced: Announcement, start: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def altered(self, announced: Announcement, start: NDArray[np.float32], honest: Floats) -> Floats:
         return np.full(announced.plan.dimension, announced.plan.bound)
 
 

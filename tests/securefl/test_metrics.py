@@ -81,7 +81,7 @@ def test_a_round_measures_the_model_that_it_began_with(cell: str, held_out: Held
 
 
 def measured(readers: Sequence[Server | Client]) -> list[object]:
-    return [reader.measured if isinstance(reader, Server) else reader.measured(RUN) for reader in readers]
+    return [reader.measured if isinstance(reader, Server) else reader.held(RUN).measured for reader in readers]
 
 
 def test_a_server_that_cannot_read_the_model_cannot_read_the_metrics() -> None:
@@ -103,7 +103,7 @@ def test_under_ckks_a_client_without_a_test_set_reports_no_accuracy() -> None:
     """What was measured on held-out records is no accuracy on a public test set, and is not called one."""
     coordinator, owners = parties("ckks", QUIET, test=False)
     assert coordinator.round(direct(owners)).accuracy is None
-    assert owners[0].measured(coordinator.run) is not None
+    assert owners[0].held(coordinator.run).measured is not None
 
 
 def test_under_ckks_a_client_with_a_test_set_reports_on_that() -> None:

@@ -116,7 +116,7 @@ def trained(cell: str, strategy: Strategy) -> NDArray[np.float32]:
         pass
     if coordinator.vector is not None:
         return coordinator.vector
-    held = [owner.vector(coordinator.run) for owner in owners]
+    held = [owner.held(coordinator.run).vector for owner in owners]
     assert len({vector.tobytes() for vector in held if vector is not None}) == 1
     found = held[0]
     assert found is not None

@@ -50,7 +50,7 @@ def found(cell: str, asked: Survey) -> tuple[survey.Found, np.ndarray, np.ndarra
         held = coordinator.model()
         models.append(owners[0].model(RUN) if held is None else held)
     assert coordinator.round_number == 4
-    counts = owners[0].surveyed(RUN)
+    counts = owners[0].held(RUN).surveyed
     if coordinator.vector is not None:
         from securefl import global_state
 
@@ -125,6 +125,34 @@ def test_what_cannot_be_measured_counts_as_wrong_and_nobody_stays_away() -> None
     last = next(rounds)
     assert last.contributors == NAMES
     assert any("could not be measured" in line or "records" in line for line in owners[1].errors)
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=20), st.integers(1, 60))
+def test_figures_are_of_the_nearest_counts_that_can_be_true(row: list[float], clients: int) -> None:
+    """By the conditions of Karush, Kuhn and Tucker: what is kept moved alike, what became zero would move further."""
+    noised = np.array(row)
+    nearest = survey._nearest(noised, clients)
+    assert nearest.min() >= 0 and nearest.sum() == pytest.approx(clients)
+    moved = noised - nearest
+    kept = nearest > 1e-9
+    assert np.ptp(moved[kept]) < 1e-9
+    assert (moved[~kept] <= moved[kept].max() + 1e-9).all()
+
+
+def test_a_mean_is_pulled_to_the_middle_half_as_far_as_by_cutting_off() -> None:
+    """The seed is fixed: 0.054 and 0.100, each give or take 0.002."""
+    random, truth = np.random.default_rng(0), np.array([0, 0, 0, 0, 0, 0, 0, 2, 8, 30])
+    middles = (np.arange(10) + 0.5) / 10
+    rows = truth + random.normal(0, 3.2, (1000, 10))
+    real, cut = truth @ middles / 40, rows.clip(min=0)
+    off = real - np.mean([survey.spread(row, 40, 3.2).mean for row in rows])
+    assert off < 0.62 * (real - np.mean(cut @ middles / cut.sum(axis=1)))
+
+
+def test_a_quartile_that_a_class_reaches_exactly_is_in_it() -> None:
+    told = survey.spread([1, 1, 1, 1], 4, 0.0)
+    assert told.quartiles == (0.125, 0.375, 0.625)
+    assert (told.mean, told.worst, told.counts) == (0.5, 0.125, (1.0, 1.0, 1.0, 1.0))
 
 
 @given(

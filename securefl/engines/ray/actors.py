@@ -105,9 +105,6 @@ class Actors:
     def measured(self, run: str, round: int) -> Measured | None:
         return next((found for found in self._crew.ask(Shard.measured, run, round) if found is not None), None)
 
-    def surveyed(self, run: str, round: int) -> tuple[float, ...]:
-        return next((found for found in self._crew.ask(Shard.surveyed, run, round) if found), ())
-
     def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
         self._crew.ask(Shard.refuse, plan, lost)
 

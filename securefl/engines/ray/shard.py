@@ -110,9 +110,6 @@ class Shard:
         return self._together.measured(run, round)
 
     @_told
-    def surveyed(self, run: str, round: int) -> tuple[float, ...]:
-        return self._together.surveyed(run, round)
-
     @_told
     def refuse(self, plan: Plan, lost: Mapping[str, str]) -> None:
         self._together.refuse(plan, lost)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from protocols.encoding import Floats
 from securefl.announcement import Announcement
 from securefl.attacks.poisoning import HARMED, RUINED, Boosts, Flips, cell, verdict
-from securefl.attacks.saboteurs import SABOTEUR, Saboteur, Size, accuracy, loudness, trained
+from securefl.attacks.saboteurs import SABOTEUR, Altering, Saboteur, Size, accuracy, loudness, trained
 from securefl.attacks.settings import setting
 from securefl.client import Client
 
@@ -19,13 +19,13 @@ SMALL = Size(5, 3)
 ONE = Size(5, 1)
 
 
-class Within(Client):
+class Within(Altering):
     """Wants the same as ``Enormous``, and leaves the cuts in."""
 
     factor: ClassVar[float] = 1e6
 
-    def _contribute(self, announced: Announcement, start: NDArray[np.float32]) -> Floats:
-        return -self.factor * super()._contribute(announced, start)
+    def altered(self, announced: Announcement, start: NDArray[np.float32], honest: Floats) -> Floats:
+        return -self.factor * honest
 
 
 class Enormous(Flips):

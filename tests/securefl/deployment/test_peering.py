@@ -205,7 +205,7 @@ def test_a_proposal_of_a_member_changes_nothing_in_a_run_with_a_server(
     assert kind(site.handle(keys("ab" * 16, served))) != Refusal.KIND
     client = site._client
     assert word(own, asked) == "accepted"
-    assert site._client is client and client is not None and client._session is not None
+    assert site._client is client and client is not None and client._attempt is not None
     assert site._pinned is not None and site._pinned.run == "ab" * 16
 
 

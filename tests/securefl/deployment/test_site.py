@@ -108,7 +108,7 @@ def test_a_proposal_changes_nothing_in_the_run_that_goes_on(folders: dict[str, S
     site = site_of(folders["ada"])
     assert begins(site, server.plan, "run-1") == "answered"
     before = site._client, site._pinned
-    assert before[0] is not None and before[0]._session is not None
+    assert before[0] is not None and before[0]._attempt is not None
     other = replace(server.plan, rounds=1)
     assert word(site, other, "run-2") == "accepted"
     assert (site._client, site._pinned) == before

@@ -103,7 +103,7 @@ class Table:
         found = {}
         for name, peer in self.all.peers.items():
             owner = next(one for one in self.together.clients if one.name == name)
-            sealed = owner.vector(self.run)
+            sealed = owner.held(self.run).vector
             found[name] = sealed.tobytes() if sealed is not None else peer.memory.standing.state.model
         return found
 

@@ -21,7 +21,18 @@ from securefl.report.canonical import canonical
 from securefl.report.canonical import read as read_canonical
 from securefl.report.document import Report
 from securefl.report.statement import Statement
-from tests.securefl.report.runs import CLIENT_LEVEL, CLIENTS, IDENTITIES, JOB, MODEL, NOT_PRIVATE, RUN, Scene
+from tests.securefl.report.runs import (
+    CLIENT_LEVEL,
+    CLIENTS,
+    IDENTITIES,
+    JOB,
+    MODEL,
+    NOT_PRIVATE,
+    RUN,
+    SURVEYED,
+    Scene,
+    found,
+)
 
 SIMULATION = "[simulation]\nenabled = true\n"
 SCENES = {
@@ -33,6 +44,9 @@ SCENES = {
     "simulation": Scene(f"{JOB}{SIMULATION}"),
     "unfinished": Scene(rounds=4),
     "nothing yet": Scene(rounds=0),
+    "a survey": Scene(SURVEYED, found=found()),
+    "a survey of which nobody told": Scene(SURVEYED),
+    "a survey to come": Scene(SURVEYED, rounds=4),
     "a silent client": Scene(silent=frozenset({"hospital-4"})),
 }
 
@@ -52,6 +66,8 @@ def assembled(scene: Scene, folder: Path) -> Report:
         ("unfinished", "unfinished"),
         ("nothing yet", "unfinished"),
         ("a silent client", "unfinished"),
+        ("a survey", "private"),
+        ("a survey to come", "unfinished"),
     ],
 )
 def test_a_run_has_one_word(tmp_path: Path, name: str, word: str) -> None:
