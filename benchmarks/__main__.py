@@ -25,6 +25,7 @@ SUBJECTS = (
     "mcmahan",
     "strategies",
     "llm",
+    "keyboard",
     "audit",
     "engines",
     "ray_simulation",

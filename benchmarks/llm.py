@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import nn
 
+from benchmarks import keyboard
 from benchmarks.rows import Row, value_row
 from securefl import CKKS, Budget, Client, Dataset, LocalOptimizer, SecAgg, Server, federate, training, vector
 from securefl.evaluation import accuracy
@@ -51,10 +52,10 @@ WHOLE, QUICK = Scale(10_000, 10_000), Scale(32, 1)
 
 
 def rows(quick: bool) -> list[Row]:
-    """The rows of this subject; an hour of one core, or some minutes."""
+    """The rows of this subject, with those of ``keyboard``; two hours of one core, or some minutes."""
     torch.set_num_threads(1)
     scale = QUICK if quick else WHOLE
-    return [*_clinic(scale, quick), *_minilm(scale, quick)]
+    return [*_clinic(scale, quick), *_minilm(scale, quick), *keyboard.rows(quick)]
 
 
 def _clinic(scale: Scale, quick: bool) -> list[Row]:

@@ -34,6 +34,7 @@ _PLACES: Final = {
     "mnist-1000": "mnist:THOUSAND",
     "clinic-llm": "clinic_llm:PILOT",
     "minilm-topics": "minilm_topics:PILOT",
+    "keyboard": "keyboard:PILOT",
 }
 
 Metric = Literal["accuracy", "auc", "mae"]
