@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,6 +13,15 @@ from securefl.plan import Plan
 from securefl.privacy.noise import Random, poisson_sample
 
 _DRAWS: Final = 1000
+
+
+def available(plan: Plan, round: int, counts: Mapping[str, int], without: Collection[str]) -> list[str]:
+    """Who may be asked: not those who took part, by ``counts``, as often as the plan has it, but for the survey."""
+    most = plan.cohort.participations
+    there = [name for name in plan.clients if name not in without]
+    if most is None or plan.surveys(round):
+        return there
+    return [name for name in there if counts.get(name, 0) < most]
 
 
 def sampled(plan: Plan, available: Sequence[str], random: Random = os.urandom) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ from securefl.privacy.simulation import seeded
 from securefl.protection import Protection
 from securefl.relay import Relay, failed
 from securefl.releases import releases
-from securefl.sampling import grouped, sampled
+from securefl.sampling import available, grouped, sampled
 from securefl.store import Store
 from securefl.strategy import Summed
 from securefl.witnesses import Witnesses
@@ -222,7 +222,8 @@ class Server:
         agreed = self._terms(number)
         text = self._announcement(number).encoded()
         draw = self._sampler(number, self._state.attempt)
-        groups = grouped(self.plan, sampled(self.plan, self._available(without), draw), draw)
+        there = available(self.plan, number, self._state.counts, without)
+        groups = grouped(self.plan, sampled(self.plan, there, draw), draw)
         aggregates = [self._sum(agreed, dict.fromkeys(group, text), exchange) for group in groups]
         formed = outcome(number, self._state.attempt, aggregates, started)
         if self._protection.sealed:
@@ -241,14 +242,6 @@ class Server:
             self._witnesses.save()
         self._relay.note_behind(aggregate.faults)
         return aggregate
-
-    def _available(self, without: Collection[str]) -> list[str]:
-        """Who may be asked: not those who took part as often as the plan has it, but for the survey."""
-        counts, most = self._state.counts, self.plan.cohort.participations
-        there = [name for name in self.plan.clients if name not in without]
-        if most is None or self.plan.surveys(self._state.round + 1):
-            return there
-        return [name for name in there if counts.get(name, 0) < most]
 
     def _sampler(self, number: int, attempt: int) -> Random:
         """Where cohorts come from."""
