@@ -20,7 +20,7 @@ from securefl.errors import BadInput, BudgetExceeded, Refused
 from securefl.plan import Plan
 from securefl.privacy.fingerprint import fingerprint, fingerprint_key
 from securefl.privacy.ledger import Ledger, Owner
-from securefl.privacy.mechanism import Budget, Unit
+from securefl.privacy.mechanism import COARSENESS, Budget, Unit
 from securefl.privacy.noise import Random
 from securefl.privacy.simulation import seeded
 from securefl.releases import releases
@@ -87,13 +87,25 @@ class Account:
             raise Refused("this client draws its noise from a seed and the plan is no simulation: give it no seed")
 
     def check(self, plan: Plan, rounds: int) -> None:
-        """Raises ``BudgetExceeded`` if so many more rounds, and the survey, would not fit. Charges nothing."""
+        """Raises ``BudgetExceeded`` if so many more rounds, and the survey, would not fit; ``Refused`` for a ledger of
+        a coarser unit of privacy than the plan's. Charges nothing.
+        """
+        self._check_unit(plan)
         released, last = releases(plan), releases(plan, plan.last)
         if self.ledger.budget is None or not released or not rounds:
             return
         self.ledger.check(released, rounds)
         if plan.last > plan.rounds:
             self.ledger.check((*released * rounds, *last))
+
+    def _check_unit(self, plan: Plan) -> None:
+        """What hides a record is no price for a patient with several of them, nor for a whole client."""
+        unit = self.ledger.header.unit
+        if releases(plan) and COARSENESS.index(unit) > COARSENESS.index(plan.privacy.unit):
+            raise Refused(
+                f"this ledger counts what each {unit} was charged, and the plan hides each {plan.privacy.unit}: ask "
+                f'for [privacy] unit = "{unit}", or open another ledger, for other data'
+            )
 
     def accept(self, plan: Plan, rounds: int) -> None:
         """The same as ``check``; from now on it is counted what this plan is charged for."""

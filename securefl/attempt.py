@@ -39,6 +39,11 @@ class Attempt:
         self._preparing = False
         self._task: Task | None = None  # charged for before its input was asked for
 
+    @property
+    def over(self) -> bool:
+        """Whether this client has said its last word in it, or failed."""
+        return self._opened.spent
+
     def begin(self, session: AggregationClient, request: bytes) -> bytes:
         """Answer the first request, by a session whose contribution is this attempt's."""
         self.session = session

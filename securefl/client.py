@@ -200,7 +200,7 @@ class Client:
             case EndorseRequest.KIND:
                 return self._endorse(decode(request, EndorseRequest))
             case _ if self._attempt is not None:
-                return self._attempt.handle(request)
+                return self._go_on(self._attempt, request)
             case _:
                 raise SessionSpent("this client is in no session: it restarted, or the attempt is over")
 
@@ -231,6 +231,13 @@ class Client:
         session = AggregationClient(self.name, self._identity, agreed, coder, contribution, self._random, self._work)
         self._attempt = attempt
         return attempt.begin(session, request)
+
+    def _go_on(self, attempt: Attempt, request: bytes) -> bytes:
+        try:
+            return attempt.handle(request)
+        finally:
+            if attempt.over:  # and so is what it holds: a model, for each of many clients of one process
+                self._attempt = None
 
     def _open_start(self, announced: Announcement) -> tuple[NDArray[np.float32], Encoding]:
         """The model that came with the announcement, and the encoding; the attempt is remembered."""

@@ -128,6 +128,9 @@ def check_model(plan: Plan, material: Material) -> None:
         if material.held_out is None:
             raise Refused("the plan measures on held-out records and this client has none: give it some")
         training.check_labels(module, material.held_out)
+    asked = plan.privacy.survey
+    if asked is not None and asked.scores is not None and not training.tells_two(module, material.data):
+        raise Refused("the survey's scores are of one class against another: ask for none with this model and labels")
     installed = vector.architecture(module), len(vector.flatten(module))
     if (plan.architecture, plan.dimension) != installed:
         raise Refused(

@@ -19,7 +19,8 @@ _LOST = 1 / 4
 
 class Spending(Struct, frozen=True):
     """What the whole run would be charged, at ``delta``; ``affordable``: rounds like these that fit into an unspent
-    budget of ``budget``. ``noise_multiplier``: of the updates, written down or solved for.
+    budget of ``budget``, without a survey. ``noise_multiplier``: of the updates, written down or solved for;
+    ``survey``: whether one is among what is charged.
     """
 
     unit: str
@@ -28,6 +29,7 @@ class Spending(Struct, frozen=True):
     delta: float
     budget: float
     affordable: int
+    survey: bool = False
 
 
 class Preview(Struct, frozen=True):
@@ -77,9 +79,10 @@ def _spending(job: Job, plan: Plan) -> Spending | None:
     if budget is None or noise is None:
         return None
     unit, released = plan.privacy.unit, releases(plan)
-    spent = epsilon(released * plan.participations, budget.delta, unit)
+    last = releases(plan, plan.last) if plan.last > plan.rounds else ()
+    spent = epsilon((*released * plan.participations, *last), budget.delta, unit)
     most = affordable_rounds(released, budget, unit=unit)
-    return Spending(unit, noise, spent, budget.delta, budget.epsilon, most)
+    return Spending(unit, noise, spent, budget.delta, budget.epsilon, most, bool(last))
 
 
 def lines(found: Preview) -> Iterator[tuple[str, str]]:
@@ -95,8 +98,9 @@ def lines(found: Preview) -> Iterator[tuple[str, str]]:
         yield "precision", f"updates carry noise of {found.noise:.2g} or more; rounding is {part:.1g} of it: {beside}"
     if found.spending is not None:
         cost = found.spending
-        whole = f"{found.rounds} rounds cost epsilon {cost.epsilon:.3f} at delta {cost.delta:g} for each {cost.unit}"
+        beside = " and the survey" if cost.survey else ""
+        whole = f"{found.rounds} rounds{beside} cost epsilon {cost.epsilon:.3f} at delta {cost.delta:g}"
         fits = f"an unspent budget of {cost.budget:g} has room for {cost.affordable}"
-        yield "privacy", f"noise multiplier {cost.noise_multiplier:g}: {whole}; {fits}"
+        yield "privacy", f"noise multiplier {cost.noise_multiplier:g}: {whole} for each {cost.unit}; {fits}"
     if found.key_rounds:
         yield "key", f"one CKKS key decrypts at most {found.key_rounds} sums, then clients make another"

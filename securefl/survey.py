@@ -190,8 +190,12 @@ def _scores(module: nn.Module, held_out: Dataset, bins: int, tell: Tell) -> NDAr
     from securefl import evaluation
 
     found = np.zeros((2, bins))
-    for score, label in zip(evaluation.scores(module, held_out, tell), held_out.labels, strict=True):
-        found[int(label != 0), min(int(score * bins), bins - 1)] += 1
+    try:
+        for score, label in zip(evaluation.scores(module, held_out, tell), held_out.labels, strict=True):
+            found[int(label != 0), min(int(score * bins), bins - 1)] += 1
+    except Exception as error:  # as in _tried
+        tell(f"records could not be scored, and count as none: {described(error)}")
+        return np.zeros((2, bins))
     return found
 
 

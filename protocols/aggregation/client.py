@@ -93,6 +93,11 @@ class AggregationClient:
         self._work = work
         self._state: State = Ready()
 
+    @property
+    def spent(self) -> bool:
+        """Whether it has said its last word: it answers nothing any more."""
+        return isinstance(self._state, Spent)
+
     def handle(self, request: bytes) -> bytes:
         """Answer one request. Raises ``ProtocolError``, or what the contribution's update raised; then it is spent."""
         state, self._state = self._state, Spent()

@@ -100,7 +100,7 @@ class Terms:
     masked: bool
 
     def __post_init__(self) -> None:
-        self.rules.threshold_for(len(self.roster.keys))
+        self.rules.threshold_for(min(len(self.roster.keys), self.layout.clients))
         if self.context.roster != self.roster.digest:
             raise ConfigurationError("the session's context names another roster than its terms")
 

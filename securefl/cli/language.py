@@ -91,7 +91,7 @@ def estimate(
     from securefl.llm.estimate import Setting, Shape, lines, of_config, of_shape
 
     lora = Lora(rank=rank, scale=2 * rank, layers=tuple(layer or ()))
-    setting = Setting(lora, _precision(precision), clients, tokens, batch, int(memory * 1e9))
+    setting = Setting(lora, _precision(precision), clients, tokens, batch, _in_bytes(memory))
     if model is not None:
         found = of_config(model, setting)
     elif hidden is None or depth is None or vocabulary is None:
@@ -101,6 +101,12 @@ def estimate(
     labelled(console_for(as_json), dict(lines(found, setting)))
     if as_json:
         typer.echo(msgspec.json.encode(found).decode())
+
+
+def _in_bytes(memory: float) -> int:
+    if not 0 < memory < 1e9:  # nor a number that is none, which is not less than anything
+        raise BadInput(f"--memory {memory}: it is a number of GB above 0, and below a thousand million")
+    return int(memory * 1e9)
 
 
 def _precision(given: str) -> Precision:

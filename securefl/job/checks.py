@@ -112,6 +112,12 @@ def _check_survey(job: Job) -> None:
     if job.client_level and job.survey.scores is not None:
         problem = "its noise hides records, and this job is to hide clients"
         raise BadJob("survey.scores", problem, "Leave the key out")
+    from securefl import pilots
+
+    known = pilots.pilot(job.data.pilot).classes if job.data.pilot else None
+    if job.survey.scores is not None and known is not None and len(known) != 2:
+        problem = "scores are of one class against another, and these labels are no two classes"
+        raise BadJob("survey.scores", problem, "Leave the key out")
     if job.stopping is not None:
         raise BadJob("survey", "it comes after all rounds, and this job may stop before", "Leave [stopping] out")
 

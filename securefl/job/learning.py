@@ -57,6 +57,10 @@ def _check_asked(job: Job) -> None:
         raise BadJob("cohort.groups", problem, 'Write 3 or more under "secagg", or leave the key out')
     if section.size is not None and section.size > len(job.clients):
         raise BadJob("cohort.size", f"{section.size} of {len(job.clients)} clients", remedy("cohort.size"))
+    most, asked = section.participations, len(job.clients) if section.size is None else section.size + section.extra
+    if most is not None and job.rounds * asked > most * len(job.clients):
+        problem = f"{job.rounds} rounds of {asked} of {len(job.clients)} clients, each in {most} of them at most"
+        raise BadJob("cohort.participations", problem, "Allow more, ask for fewer rounds, or for a smaller cohort")
 
 
 def strategy_of(section: sections.Strategy) -> Strategy:

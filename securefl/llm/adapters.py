@@ -17,6 +17,7 @@ import torch
 from msgspec import Struct
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from securefl import vector
 from securefl.errors import BadInput, TrainingFailed, UnsupportedModel
@@ -235,11 +236,13 @@ def _redrawn(layer: nn.Module) -> None:
 
 def _without_dropout(module: nn.Module) -> None:
     for layer in module.modules():
-        if isinstance(layer, nn.Dropout):
+        if isinstance(layer, _DropoutNd):
             layer.p = 0.0
-        for name in ("attention_dropout", "dropout"):  # numbers that attention is given in training
-            if isinstance(getattr(layer, name, None), float):
-                setattr(layer, name, 0.0)
+        # Numbers that functions are given in training: attention's, whole layers' that are left out (BART's).
+        for place in (layer, getattr(layer, "config", None)):
+            for name, value in list(getattr(place, "__dict__", {}).items()):
+                if "drop" in name and isinstance(value, float):
+                    setattr(place, name, 0.0)
 
 
 def _without_frozen(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, _: object) -> None:

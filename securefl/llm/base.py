@@ -1,10 +1,11 @@
-"""The frozen model that adapters are put on: from a local folder or the hub, named by a hash of its weights."""
+"""The frozen model that adapters are put on: from a local folder or the hub, named by a hash of weights and config."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import importlib.util
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import torch
 from torch import nn
 
 from securefl.errors import DataUnavailable, MissingExtra
+from securefl.llm.foreign import explained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16"]
 """What the base is held in. Adapters are float32 always: they are what is clipped."""
 
+# Of a config: where it lies, and what wrote it. Types are those of the weights, one by one.
+_NOT_THE_MODEL: Final = frozenset({"_name_or_path", "_commit_hash", "transformers_version", "dtype", "torch_dtype"})
+
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen model. ``digest``: SHA-256 (hex) of its weights, names, shapes and types; equal means the same model.
+    """A frozen model. ``digest``: SHA-256 (hex) of its config and its weights, names, shapes and types.
 
-    ``fresh``: the names of layers that the file did not have, such as a new classifier's head; not in the hash.
+    Equal means the same model, under the same version of transformers: weights alone do not say how many heads there
+    are. ``fresh``: the names of layers that the file did not have, such as a new classifier's head; not in the hash.
     """
 
     model: PreTrainedModel
@@ -46,7 +52,8 @@ class Base:
 def causal(source: str, precision: Precision = "float32") -> Base:
     """A language model that predicts the next token. ``source``: a local folder, or a name on the hub.
 
-    Raises ``DataUnavailable`` where there is none to be had, ``MissingExtra`` without transformers.
+    Raises ``DataUnavailable`` where there is none to be had, or as a pickle only, ``BadInput`` for one that only code of
+    its own can make (neither is ever run), ``MissingExtra`` without transformers.
     """
     require()
     return _loaded("causal", source, 0, precision)
@@ -101,34 +108,55 @@ def _loaded(kind: str, source: str, classes: int, precision: Precision) -> Base:
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     doors = {"causal": AutoModelForCausalLM, "classifier": AutoModelForSequenceClassification, "encoder": AutoModel}
-    options: dict[str, Any] = {"dtype": getattr(torch, precision), "output_loading_info": True}
-    if kind == "classifier":
-        options["num_labels"] = classes
-    with quiet(), torch.random.fork_rng(devices=[]):
-        try:
-            model, told = doors[kind].from_pretrained(source, **options)
-        except (OSError, ValueError) as error:
-            raise DataUnavailable(_missing(source, error)) from error
+    labels = {"num_labels": classes} if kind == "classifier" else {}
+    with quiet(), torch.random.fork_rng(devices=[]), explained(source, lambda why: _unusable(source, why)):
+        model, told = doors[kind].from_pretrained(
+            source,
+            trust_remote_code=False,
+            use_safetensors=True,
+            weights_only=True,  # a config can name a pickle for its weights: then as numbers, never as code
+            dtype=getattr(torch, precision),
+            output_loading_info=True,
+            **labels,
+        )
     model.requires_grad_(False).eval()
     fresh = tuple(sorted({name.rpartition(".")[0] for name in told["missing_keys"]}))
     return Base(model, source, _digest(model, fresh), fresh)
 
 
-def _missing(source: str, error: Exception) -> str:
-    why = str(error).splitlines()[0][:200]
-    if Path(source).is_dir():
-        return f"the folder {source} holds no model that can be used ({why}): it needs config.json and safetensors"
-    return (
+def _unusable(source: str, why: str) -> DataUnavailable:
+    folder = Path(source)
+    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        return DataUnavailable(
+            f"the folder {source} holds its weights as a pickle, which could run code and is not read: where you trust "
+            "it, convert it once, by save_pretrained(NEW) of what transformers loads from it, and name that folder"
+        )
+    if folder.is_dir():
+        return DataUnavailable(
+            f"the folder {source} holds no model that can be used ({why}): it needs config.json and safetensors"
+        )
+    return DataUnavailable(
         f"the model {source!r} is no folder here and cannot be fetched ({why}): name a folder that holds config.json "
         "and safetensors, or connect to the network"
     )
 
 
-def _digest(model: nn.Module, fresh: tuple[str, ...]) -> str:
-    found = hashlib.sha256()
+def _digest(model: PreTrainedModel, fresh: tuple[str, ...]) -> str:
+    config = json.dumps(_of_the_model(model.config.to_dict()), sort_keys=True, default=str)
+    found = hashlib.sha256(f"{type(model).__name__} {config}\n".encode())
     for name, tensor in model.state_dict().items():
         if name.rpartition(".")[0] in fresh:
             continue
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         found.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
     return found.hexdigest()
+
+
+def _of_the_model(part: Any) -> Any:
+    """A config, or a part of one, without what is the same model elsewhere."""
+    match part:
+        case dict():
+            return {str(key): _of_the_model(value) for key, value in part.items() if key not in _NOT_THE_MODEL}
+        case list() | tuple():
+            return [_of_the_model(value) for value in part]
+    return part

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ from msgspec import Struct
 from securefl.errors import BadInput, DataUnavailable
 from securefl.llm.adapters import Adapted, Lora
 from securefl.llm.base import Base, Precision, quiet, require
+from securefl.llm.foreign import explained
 from securefl.protection import CKKS, SecAgg
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _BYTES: Final[dict[Precision, int]] = {"float32": 4, "bfloat16": 2}
 _ADAPTER_BYTES: Final = 4  # adapters, their gradients and what is sent before encoding are float32
 _NOISE_BYTES: Final = 8  # sums of clipped gradients are float64
+_COUNTED: Final = 2**63  # bytes, and more than any machine has: what an Estimate says fits into 64 bits
 
 
 class Shape(Struct, frozen=True):
@@ -40,7 +43,9 @@ class Shape(Struct, frozen=True):
 
 
 class Setting(Struct, frozen=True):
-    """How it would be tuned. ``tokens`` of a sequence; ``batch`` sequences on average in a step of DP-SGD."""
+    """How it would be tuned. ``tokens`` of a sequence; ``batch`` sequences on average in a step of DP-SGD; ``memory``:
+    bytes for a piece of a batch. Raises ``BadInput`` for a memory that is none.
+    """
 
     lora: Lora = Lora()
     precision: Precision = "bfloat16"
@@ -48,6 +53,10 @@ class Setting(Struct, frozen=True):
     tokens: int = 512
     batch: int = 64
     memory: int = 2**30
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.memory < _COUNTED:
+            raise BadInput(f"memory of {self.memory} bytes: it is above 0 and below {_COUNTED}")
 
 
 class Estimate(Struct, frozen=True):
@@ -74,26 +83,25 @@ class Estimate(Struct, frozen=True):
 def of_config(model: str, setting: Setting) -> Estimate:
     """For a config.json, a folder that has one, or a name on the hub, of which the config alone is fetched.
 
-    Raises ``DataUnavailable`` where there is none, ``BadInput`` for one that is none of a language model.
+    Raises ``DataUnavailable`` where there is none, ``BadInput`` for one that is none of a language model, or only with
+    code of its own, which is never run.
     """
     require()
     from transformers import AutoConfig
 
     path = Path(model)
-    try:
-        with quiet():
-            if path.is_file():
-                given = json.loads(path.read_text(encoding="utf-8"))
-                config = AutoConfig.for_model(given.pop("model_type"), **given)
-            else:
-                config = AutoConfig.from_pretrained(model)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise BadInput(f"{model} is no config.json of transformers ({error}): it names a model_type") from error
-    except (OSError, ValueError) as error:
-        why = str(error).splitlines()[0][:200]
-        raise DataUnavailable(
-            f"the config of {model!r} cannot be had ({why}): name a config.json, or give the sizes instead"
-        ) from error
+    with quiet(), _understood(model):
+        if path.is_file():
+            given = json.loads(path.read_text(encoding="utf-8"))
+            config = AutoConfig.for_model(given.pop("model_type"), **given)
+        else:
+            try:
+                config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+            except OSError as error:
+                why = str(error).splitlines()[0][:200]
+                raise DataUnavailable(
+                    f"the config of {model!r} cannot be had ({why}): name a config.json, or give the sizes instead"
+                ) from error
     return _estimate(model, config, setting)
 
 
@@ -144,18 +152,22 @@ def lines(found: Estimate, setting: Setting) -> Iterator[tuple[str, str]]:
 
 
 def _estimate(name: str, config: PretrainedConfig, setting: Setting) -> Estimate:
-    module = _without_memory(name, config, setting)
+    with _understood(name):
+        module = _without_memory(name, config, setting)
+        activations = _activations(config, setting)
     counts = {True: 0, False: 0}
     for one in module.parameters():
         counts[one.requires_grad] += one.numel()
     adapters, whole = counts[True], counts[False]
     secagg = SecAgg().parameters(adapters, setting.clients).layout
     ckks = CKKS().parameters(adapters, setting.clients).layout
-    record = adapters * _ADAPTER_BYTES + _activations(config, setting)
+    record = adapters * _ADAPTER_BYTES + activations
     at_once = max(1, setting.memory // record)
     up_secagg, up_ckks = (layout.ring.item_bytes * layout.length for layout in (secagg, ckks))
     held = at_once * record + adapters * (3 * _ADAPTER_BYTES + _NOISE_BYTES)
     base = whole * _BYTES[setting.precision]
+    if base + held >= _COUNTED:
+        raise BadInput(f"{name}: {base + held:.3g} bytes are more than any machine has: give smaller sizes")
     return Estimate(
         model=name,
         parameters=whole,
@@ -174,12 +186,19 @@ def _estimate(name: str, config: PretrainedConfig, setting: Setting) -> Estimate
 def _without_memory(name: str, config: PretrainedConfig, setting: Setting) -> Adapted:
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet(), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-            return Adapted(Base(model.requires_grad_(False), name, "0" * 64, ()), setting.lora, 0, "CAUSAL_LM", None)
-    except (ValueError, AttributeError, RuntimeError) as error:
-        raise BadInput(f"{name} is no language model ({str(error).splitlines()[0][:200]}): name one") from error
+    with quiet(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        return Adapted(Base(model.requires_grad_(False), name, "0" * 64, ()), setting.lora, 0, "CAUSAL_LM", None)
+
+
+def _understood(name: str) -> AbstractContextManager[None]:
+    """Around all that a config decides: making it, the model of it, and the numbers that are read from it."""
+    return explained(
+        name,
+        lambda why: BadInput(
+            f"{name} is no language model ({why}): its config.json names a model_type and sizes that transformers knows"
+        ),
+    )
 
 
 def _activations(config: PretrainedConfig, setting: Setting) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from securefl.errors import DataUnavailable
 from securefl.llm.base import quiet, require
+from securefl.llm.foreign import explained
 from securefl.objective import IGNORED
 
 if TYPE_CHECKING:
@@ -69,15 +70,16 @@ class Tokens:
 
 @lru_cache(maxsize=4)
 def tokens(source: str) -> Tokens:
-    """That of a local folder or of a model on the hub. Raises ``DataUnavailable`` where there is none."""
+    """That of a local folder or of a model on the hub.
+
+    Raises ``DataUnavailable`` where there is none, ``BadInput`` for one that is code of its own, which is never run.
+    """
     require()
     from transformers import AutoTokenizer
 
-    try:
-        with quiet():
-            return Tokens(AutoTokenizer.from_pretrained(source))
-    except (OSError, ValueError) as error:
-        why = str(error).splitlines()[0][:200]
-        raise DataUnavailable(
-            f"{source!r} has no tokenizer that can be read ({why}): name a folder that has"
-        ) from error
+    with quiet(), explained(source, lambda why: _unreadable(source, why)):
+        return Tokens(AutoTokenizer.from_pretrained(source, trust_remote_code=False))
+
+
+def _unreadable(source: str, why: str) -> DataUnavailable:
+    return DataUnavailable(f"{source!r} has no tokenizer that can be read ({why}): name a folder that has")

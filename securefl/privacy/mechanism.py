@@ -22,6 +22,9 @@ Positive = Annotated[float, Meta(gt=0)]
 Unit = Literal["record", "patient", "client"]
 """Whose presence a guarantee hides. "patient": the owner declares that no patient has more than one record."""
 
+COARSENESS: tuple[Unit, ...] = ("record", "patient", "client")
+"""What hides one hides all before it, too, and not what comes after."""
+
 NEIGHBOURS: dict[Unit, str] = {"record": "add-or-remove-one", "patient": "add-or-remove-one", "client": "zero-out"}
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from statistics import NormalDist
 from typing import Final
 
 from securefl.privacy.mechanism import NoisedSum, Release, Skellam
@@ -24,9 +25,9 @@ MODELS: Final[Mapping[str, str]] = {
     "personalised": "tuned at the client",
 }
 SURE: Final = 3
-"""Deviations of the noise beyond which something is said to be so."""
+"""Deviations of the noise beyond which a class is said to have clients."""
 
-_LIKELY: Final = 2.5  # at each boundary; there are several, and tests count that 19 of 20 surveys or more are right
+_WRONG: Final = 0.05  # of surveys, at most, in each range and each least number
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ def mean_error(found: Surveyed) -> float:
 def quartile(spread: Spread, found: Surveyed, share: float) -> tuple[float, float]:
     """Between which accuracies the one lies that ``share`` of the clients do not exceed; in 19 of 20 surveys."""
     bins, wanted = len(spread.counts), share * found.clients
-    below, errors = _below(spread, found), _errors(found)
-    low = max(j for j in range(bins) if j == 0 or below[j] + _LIKELY * errors[j] < wanted)
-    high = min(j for j in range(1, bins + 1) if j == bins or below[j] - _LIKELY * errors[j] >= wanted)
+    below, errors, likely = _below(spread, found), _errors(found), _likely(bins)
+    low = max(j for j in range(bins) if j == 0 or below[j] + likely * errors[j] < wanted)
+    high = min(j for j in range(1, bins + 1) if j == bins or below[j] - likely * errors[j] >= wanted)
     return min(low, high - 1) / bins, max(high, low + 1) / bins
 
 
@@ -110,8 +111,9 @@ def at_least(better: Spread, worse: Spread, found: Surveyed) -> int:
     crossed it.
     """
     # Below the outermost boundaries are nobody and everybody: they tell nothing.
+    sure = max(SURE, _likely(len(better.counts)))
     crossed = (
-        worse_below - better_below - SURE * math.sqrt(2) * error
+        worse_below - better_below - sure * math.sqrt(2) * error
         for worse_below, better_below, error in zip(
             _below(worse, found)[1:-1], _below(better, found)[1:-1], _errors(found)[1:-1], strict=True
         )
@@ -123,6 +125,13 @@ def _below(spread: Spread, found: Surveyed) -> Sequence[float]:
     """Clients below each boundary between classes, from 0 to all of them."""
     excess = (sum(spread.counts) - found.clients) / len(spread.counts)
     return list(accumulate((count - excess for count in spread.counts), initial=0.0))
+
+
+def _likely(bins: int) -> float:
+    """Deviations that the noise keeps within at all boundaries between so many classes, in 19 of 20 surveys or more: a
+    union bound, of a law close to the normal.
+    """
+    return NormalDist().inv_cdf(1 - _WRONG / 2 / max(1, bins - 1))
 
 
 def _errors(found: Surveyed) -> Sequence[float]:

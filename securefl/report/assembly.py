@@ -239,7 +239,7 @@ def _aggregation(facts: Facts) -> Aggregation:
         threat_model=parties.threat_model(plan, settings.in_turn(facts.engine)),
         assumptions=parties.assumptions(plan),
         minimum=plan.minimum,
-        threshold=rules(plan).threshold_for(len(plan.clients)) if kind.masked else "none",
+        threshold=rules(plan).threshold_for(plan.largest) if kind.masked else "none",
         colluders=plan.colluders,
         bound=plan.bound,
         encoding=str(precision.facts(parameters(plan))),

@@ -12,7 +12,7 @@ from typing import Final
 
 from protocols.errors import Forged
 from securefl.plan import Plan
-from securefl.privacy.mechanism import NEIGHBOURS, Budget
+from securefl.privacy.mechanism import COARSENESS, NEIGHBOURS, Budget
 from securefl.records import RoundRecord, Summary
 from securefl.releases import releases
 from securefl.report import arithmetic, heads, surveyed
@@ -70,6 +70,8 @@ def _foreign(statement: Statement, plan: Plan) -> Iterator[str]:
         yield f"{client} took part under another plan"
     if statement.neighbours != NEIGHBOURS[statement.unit]:
         yield f"{client} charged {statement.neighbours!r}, which is not the neighbouring relation of a {statement.unit}"
+    if releases(plan) and COARSENESS.index(statement.unit) > COARSENESS.index(plan.privacy.unit):
+        yield f"{client} counts what each {statement.unit} was charged, and the plan hides each {plan.privacy.unit}"
     if statement.simulated and not plan.privacy.simulated:
         yield f"{client} drew noise or samples from a seed, and the plan is no simulation"
 

@@ -55,7 +55,8 @@ def of(facts: Facts) -> Surveyed | Absent:
     if facts.plan.privacy.survey is None:
         return "none"
     clients = _clients(facts)
-    found = _signed(facts) or (facts.summary.survey if facts.summary else None)
+    told = facts.summary.survey if facts.summary else None
+    found = _signed(facts) if KINDS[facts.plan.protection].sealed else told
     if found is None or not clients or any(_faults(found, facts.plan)):
         return "unknown"
     noise = survey.deviation(facts.plan, clients)
@@ -93,6 +94,8 @@ def contradictions(facts: Facts) -> Iterator[str]:
     signed = _signed(facts)
     if facts.summary and signed is not None and (found is None or not _same(found, signed)):
         yield "the summary's survey is not the one that clients signed"
+    if found is not None and signed is None and KINDS[facts.plan.protection].sealed:
+        yield "the summary has a survey that no client signed, and only clients can have read it"
 
 
 def _signed(facts: Facts) -> Found | None:

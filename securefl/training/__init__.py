@@ -30,7 +30,7 @@ from securefl.training.guidance import guide
 from securefl.training.pace import Pace, choose
 from securefl.training.rehearsal import confirm, rehearse
 
-__all__ = ["Pace", "check", "check_apart", "check_labels", "classes", "train"]
+__all__ = ["Pace", "check", "check_apart", "check_labels", "classes", "tells_two", "train"]
 
 
 def check(module: nn.Module) -> None:
@@ -75,6 +75,11 @@ def classes(module: nn.Module, data: Dataset) -> int:
 def check_labels(module: nn.Module, data: Dataset) -> None:
     """Raise ``BadInput`` for labels that the model has no output for."""
     objective.check_labels(data.labels, _outputs_for_nothing(module, data))
+
+
+def tells_two(module: nn.Module, data: Dataset) -> bool:
+    """Whether it tells one class from another, as its labels do."""
+    return data.labels.dtype == np.int64 and data.labels.ndim == 1 and classes(module, data) == 2
 
 
 def check_apart(module: nn.Module, data: Dataset) -> None:

@@ -145,6 +145,18 @@ def test_the_fingerprint_is_that_of_the_records_under_the_owner_s_own_key() -> N
 # ---- the budget
 
 
+@pytest.mark.attack("a plan that hides records, on a ledger of patients who have several")
+def test_a_ledger_of_patients_or_clients_is_not_charged_what_hides_a_record() -> None:
+    identity = load_identity(Store())
+    for unit in ("patient", "client"):
+        coarse = Account("ada", identity, forgotten("ada", identity, BUDGET, unit), Store(), records(0), None)
+        with pytest.raises(Refused, match=f"what each {unit} was charged, and the plan hides each record"):
+            coarse.check(PRIVATE, 1)
+    patients = Account("ada", identity, forgotten("ada", identity, BUDGET, "patient"), Store(), records(0), None)
+    patients.check(replace(PRIVATE, privacy=PrivacyTerms(unit="patient")), 1)
+    account().check(replace(PRIVATE, privacy=PrivacyTerms(unit="patient")), 1)
+
+
 def test_more_rounds_than_fit_are_refused_before_the_first_and_nothing_is_charged() -> None:
     found = account()
     found.check(PRIVATE, 1)

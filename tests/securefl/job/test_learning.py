@@ -56,6 +56,11 @@ def test_what_compares_single_updates_is_refused_with_the_reason(kind: str) -> N
         ({"cohort": {"groups": 2}}, "cohort.groups"),
         ({"cohort": {"groups": 3}, "protection": {"kind": "ckks"}}, "cohort.groups"),
         ({"cohort": {"groups": 3}}, "data.clients"),
+        ({"cohort": {"participations": 1}, "job": {"rounds": 3}}, "cohort.participations"),
+        (
+            {"cohort": {"sampling": "fixed", "size": 4, "participations": 3}, "job": {"rounds": 4}},
+            "cohort.participations",
+        ),
         ({"stopping": {"patience": 2, "on": "held-out"}}, "stopping.on"),
         ({"stopping": {"patience": 0}}, "stopping.patience"),
         ({"survey": {"noise_multiplier": 1.0}}, "survey"),
@@ -68,6 +73,17 @@ def test_what_could_only_fail_later_is_refused_now(sections: dict[str, dict[str,
 
 
 def test_a_cohort_decides_the_minimum() -> None:
-    job = checked(cohort={"sampling": "fixed", "size": 4, "extra": 1, "participations": 3})
+    cohort = {"sampling": "fixed", "size": 4, "extra": 1, "participations": 3}
+    job = checked(cohort=cohort, job={"rounds": 3})
     assert job.asked == Cohort("fixed", 4, 1, 3)
     assert job.minimum == 3
+
+
+@pytest.mark.parametrize("pilot", ["heart", "clinic-llm", "minilm-topics", "keyboard"])
+def test_scores_are_asked_for_only_where_there_are_two_classes(pilot: str) -> None:
+    asked: dict[str, dict[str, Any]] = {"data": {"pilot": pilot}, "survey": {"noise_multiplier": 1.0, "scores": 5.0}}
+    if pilot == "heart":
+        assert checked(**asked).survey is not None
+        return
+    with pytest.raises(BadJob, match="no two classes"):
+        checked(**asked)

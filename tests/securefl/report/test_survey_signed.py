@@ -59,6 +59,7 @@ def test_what_all_clients_signed_is_in_the_report(tmp_path: Path) -> None:
         (counted(), False, "the summary's survey is not the one that clients signed"),
         (counted(counts=(1.0, 2.0)), False, "hospital-1 states counts of a survey that the plan cannot have led to"),
         (counted(counts=(1e300, *COUNTS[1:])), False, "hospital-1 states counts of a survey that the plan cannot"),
+        (Scene(CKKS), True, "the summary has a survey that no client signed, and only clients can have read it"),
         (counted(counts=(7.0, *COUNTS[1:])), True, "the summary's survey is not the one that clients signed"),
     ],
 )
