@@ -167,7 +167,7 @@ def _estimate(name: str, config: PretrainedConfig, setting: Setting) -> Estimate
     held = at_once * record + adapters * (3 * _ADAPTER_BYTES + _NOISE_BYTES)
     base = whole * _BYTES[setting.precision]
     if base + held >= _COUNTED:
-        raise BadInput(f"{name}: {base + held:.3g} bytes are more than any machine has: give smaller sizes")
+        raise BadInput(f"{name} takes more memory than any machine has: give smaller sizes")
     return Estimate(
         model=name,
         parameters=whole,
@@ -205,6 +205,8 @@ def _activations(config: PretrainedConfig, setting: Setting) -> int:
     """Bytes for one sequence, with the logits, which are float32 and have a gradient."""
     size, tokens = _BYTES[setting.precision], setting.tokens
     hidden, heads = config.hidden_size, config.num_attention_heads
+    if min(hidden, heads, config.num_hidden_layers, config.vocab_size) < 1:
+        raise ValueError("a size below 1")
     layer = tokens * hidden * (34 + 5 * heads * tokens / hidden) * size / 2
     return int(config.num_hidden_layers * layer + 2 * tokens * config.vocab_size * 4)
 

@@ -202,6 +202,19 @@ def test_dropout_is_off(sources: Sources) -> None:
     assert torch.equal(module(tokens), module(tokens))
 
 
+def test_dropout_that_is_a_number_and_layers_that_are_left_out_are_off(tmp_path: Path) -> None:
+    from transformers import BartForCausalLM
+
+    module = moved(built(tiny.bart(tmp_path))).train()
+    rows = torch.from_numpy(sequences().features)
+    with torch.no_grad():
+        said = [module(rows) for _ in range(8)]
+        assert all(torch.equal(one, said[0]) for one in said)
+        as_it_came = BartForCausalLM.from_pretrained(tmp_path).train()
+        said = [as_it_came(input_ids=rows, use_cache=False).logits for _ in range(2)]
+        assert not torch.equal(*said)
+
+
 def test_a_base_in_bfloat16_has_adapters_in_float32(sources: Sources) -> None:
     module = vector.build(lambda: adapters.causal(sources["gpt2"], LORA, PAD, "bfloat16"), 0)
     kinds = {parameter.requires_grad: parameter.dtype for parameter in module.parameters()}

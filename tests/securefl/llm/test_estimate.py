@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -54,6 +55,64 @@ def test_a_config_is_enough_and_a_file_that_is_none_is_refused(tmp_path: Path) -
         of_config(str(path), Setting())
     with pytest.raises(DataUnavailable, match="cannot be had"):
         of_config(str(tmp_path / "nowhere" / "no" / "model"), Setting())
+
+
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 258, "n_positions": 128}
+LLAMA_FILE = {
+    **{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"vocab_size": 258, "intermediate_size": 96, "max_position_embeddings": 128},
+}
+UNUSABLE: dict[str, Any] = {
+    "an activation that there is not": GPT2 | {"activation_function": "swoosh"},
+    "positions of a kind that there is not": LLAMA_FILE | {"rope_scaling": {"rope_type": "swoosh", "factor": 2.0}},
+    "positions that are a text": LLAMA_FILE | {"rope_scaling": "swoosh"},
+    "a size that is a text": GPT2 | {"n_embd": "wide"},
+    "a size that is nothing": GPT2 | {"n_embd": None},
+    "no width": GPT2 | {"n_embd": 0},
+    "no width, other architecture": LLAMA_FILE | {"hidden_size": 0},
+    "no heads": GPT2 | {"n_head": 0},
+    "heads below nothing": LLAMA_FILE | {"num_attention_heads": -4, "num_key_value_heads": -4},
+    "no layers": GPT2 | {"n_layer": 0},
+    "heads that do not go into the width": GPT2 | {"n_head": 3},
+    "a kind that there is not": GPT2 | {"model_type": "swoosh"},
+    "a kind that is a list": GPT2 | {"model_type": ["gpt2"]},
+    "a quantisation that there is not": LLAMA_FILE | {"quantization_config": {"quant_method": "swoosh"}},
+    "an attention of a package that is not there": LLAMA_FILE | {"attn_implementation": "flash_attention_2"},
+    "no language model": {"model_type": "vit"},
+    "of more than one model": {"model_type": "clip"},
+    "a list": [GPT2],
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_config_that_makes_no_model_is_named_with_what_is_wrong(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(UNUSABLE[name]))
+    with pytest.raises(BadInput, match=str(tmp_path)):
+        of_config(str(path if kind == "file" else tmp_path), Setting())
+
+
+def test_a_config_that_is_too_deep_to_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    for source in (tmp_path / "config.json", tmp_path):
+        with pytest.raises(BadInput, match=str(tmp_path)):
+            of_config(str(source), Setting())
+
+
+@pytest.mark.parametrize("memory", ["inf", "nan", "1e300", "1e10", "-1", "0"])
+def test_a_memory_that_is_none_is_refused(memory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--hidden", "64", "--depth", "2", "--vocabulary", "100", "--heads", "4"]
+    assert main(["estimate", *sizes, "--memory", memory, "--json"]) == 2
+    assert "memory" in capsys.readouterr().err
+    if memory in ("-1", "0"):
+        with pytest.raises(BadInput, match="memory"):
+            Setting(memory=int(memory))
+
+
+def test_sequences_longer_than_any_memory_are_refused() -> None:
+    with pytest.raises(BadInput, match="more memory than any machine has"):
+        of_shape(LLAMA, Setting(tokens=10**200))
 
 
 @pytest.mark.parametrize("shape", [Shape(10, 1, 10, 3), Shape(12, 0, 10, 3), Shape(12, 1, 10, 3, 2)])

@@ -80,9 +80,7 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.attack("a model's folder that brings its own code")
 @pytest.mark.parametrize("door", DOORS)
-def test_a_models_own_code_is_never_run_nor_asked_for(
-    marker: Path, door: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_models_own_code_is_never_run_nor_asked_for(marker: Path, door: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = str(marker.parent / "evil")
     ours, weak = DOORS[door]
     answers = io.StringIO("y\n" * 9)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from securefl.errors import BadInput
-from securefl.llm.users import grouped
+from securefl.llm.users import grouped, repeatable
 from securefl.objective import IGNORED
+from securefl.privacy.fingerprint import fingerprint
 
 TOKENS = np.arange(12).reshape(6, 2)
 PEOPLE = ("ann", "ben", "ann", "ann", "cid", "ann")
@@ -27,6 +28,20 @@ def test_which_sequences_are_kept_is_drawn_anew() -> None:
     """False alarm: 4 sets of three are equally likely, so that 60 draws miss one with chance 4 * (3/4)^60 < 2e-7."""
     kept = {tuple(grouped(TOKENS, TOKENS, PEOPLE, 3, 99, os.urandom).data.features[0, :, 0]) for _ in range(60)}
     assert len(kept) == 4
+
+
+def test_a_kept_secret_makes_the_same_records_each_time_and_another_one_others() -> None:
+    """False alarm: 60 secrets all keep the same three of four sequences with chance 4 * 4^-60."""
+
+    def made(secret: bytes) -> bytes:
+        data = grouped(TOKENS, TOKENS, PEOPLE, 3, 99, repeatable(secret)).data
+        return fingerprint(bytes(32), data.features, data.labels)
+
+    secret = os.urandom(32)
+    assert made(secret) == made(secret)
+    assert len({made(os.urandom(32)) for _ in range(60)}) > 1
+    with pytest.raises(BadInput, match="draw 32 once"):
+        repeatable(secret[:31])
 
 
 def test_the_declared_size_is_of_people() -> None:

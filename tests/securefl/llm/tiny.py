@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    BartConfig,
+    BartForCausalLM,
     BertConfig,
     BertForSequenceClassification,
     GPT2Config,
@@ -58,4 +60,27 @@ def bert(folder: Path) -> str:
         num_labels=3,
     )
     BertForSequenceClassification(config).save_pretrained(folder)
+    return str(folder)
+
+
+def bart(folder: Path) -> str:
+    """The decoder of a BART of four layers, half of which are left out at random in training; dropout on."""
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        decoder_layers=4,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=24,
+        max_position_embeddings=32,
+        decoder_layerdrop=0.5,
+        attention_dropout=0.3,
+        activation_dropout=0.3,
+        is_decoder=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        forced_eos_token_id=None,
+        decoder_start_token_id=None,
+    )
+    BartForCausalLM(config).save_pretrained(folder)
     return str(folder)
