@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import torch
-from torch import nn
 
 from securefl.errors import DataUnavailable, MissingExtra
 from securefl.llm.foreign import explained
@@ -52,8 +51,8 @@ class Base:
 def causal(source: str, precision: Precision = "float32") -> Base:
     """A language model that predicts the next token. ``source``: a local folder, or a name on the hub.
 
-    Raises ``DataUnavailable`` where there is none to be had, or as a pickle only, ``BadInput`` for one that only code of
-    its own can make (neither is ever run), ``MissingExtra`` without transformers.
+    Raises ``DataUnavailable`` where there is none to be had, or as a pickle only, ``BadInput`` for one that only code
+    of its own can make (neither is ever run), ``MissingExtra`` without transformers.
     """
     require()
     return _loaded("causal", source, 0, precision)
@@ -114,7 +113,7 @@ def _loaded(kind: str, source: str, classes: int, precision: Precision) -> Base:
             source,
             trust_remote_code=False,
             use_safetensors=True,
-            weights_only=True,  # a config can name a pickle for its weights: then as numbers, never as code
+            weights_only=True,  # should transformers read a pickle all the same: its numbers, never its code
             dtype=getattr(torch, precision),
             output_loading_info=True,
             **labels,

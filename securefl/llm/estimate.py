@@ -196,7 +196,7 @@ def _understood(name: str) -> AbstractContextManager[None]:
     return explained(
         name,
         lambda why: BadInput(
-            f"{name} is no language model ({why}): its config.json names a model_type and sizes that transformers knows"
+            f"{name} is no language model ({why}): the config of one names a model_type and sizes of transformers'"
         ),
     )
 

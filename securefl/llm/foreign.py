@@ -28,5 +28,4 @@ def explained(source: str, unusable: Callable[[str], SecureFLError]) -> Iterator
                 f"the model {source} brings code of its own, which is never run here: use a model whose kind "
                 "(model_type) is among those of transformers"
             ) from error
-        first = next(iter(str(error).splitlines()), "")
-        raise unusable(f"{type(error).__name__}: {first}"[:200]) from error
+        raise unusable(f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]) from error

@@ -6,8 +6,9 @@ What a person has at other clients counts there: a job says whether people are a
 (``data.disjoint``). Of a person with more than ``most`` sequences the others are left out: contributions are bounded.
 
 What is drawn is to be the same each time: an owner's ledger knows its records by a fingerprint of the rows, and rows
-that are drawn anew are other records to it. Under a second data name they would have a second budget, unnoticed. So draw
-by :func:`repeatable`, from one secret that the owner keeps; nothing here can tell where ``os.urandom`` was handed in.
+that are drawn anew are other records to it. Under a second data name they would have a second budget, unnoticed. So
+draw by :func:`repeatable`, from one secret that the owner keeps; nothing here can tell where ``os.urandom`` was handed
+in. A secret or a bound (``most``) that is changed has the same effect.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def grouped(
     """Sequences (n, length) with the person that each is of, as one row a person of at most ``most`` sequences.
 
     Whose sequences are more has ``most`` of them drawn at the client from ``random``, :func:`repeatable` of the owner's
-    secret; fewer are filled up with padding that counts nowhere. ``size``: the declared number of people. Raises ``BadInput`` for shapes that do not pair up.
+    secret; fewer are filled up with padding that counts nowhere. ``size``: the declared number of people. Raises
+    ``BadInput`` for shapes that do not pair up.
     """
     if not (tokens.ndim == 2 and tokens.shape == labels.shape and len(tokens) == len(people) and most >= 1):
         raise BadInput(

@@ -76,7 +76,6 @@ UNUSABLE: dict[str, Any] = {
     "heads that do not go into the width": GPT2 | {"n_head": 3},
     "a kind that there is not": GPT2 | {"model_type": "swoosh"},
     "a kind that is a list": GPT2 | {"model_type": ["gpt2"]},
-    "a quantisation that there is not": LLAMA_FILE | {"quantization_config": {"quant_method": "swoosh"}},
     "an attention of a package that is not there": LLAMA_FILE | {"attn_implementation": "flash_attention_2"},
     "no language model": {"model_type": "vit"},
     "of more than one model": {"model_type": "clip"},
@@ -112,6 +111,8 @@ def test_a_memory_that_is_none_is_refused(memory: str, capsys: pytest.CaptureFix
 
 def test_sequences_longer_than_any_memory_are_refused() -> None:
     with pytest.raises(BadInput, match="more memory than any machine has"):
+        of_shape(LLAMA, Setting(tokens=10**9))
+    with pytest.raises(BadInput, match="OverflowError"):
         of_shape(LLAMA, Setting(tokens=10**200))
 
 

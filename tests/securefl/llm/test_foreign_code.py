@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -103,3 +104,35 @@ def test_weights_that_are_a_pickle_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(DataUnavailable, match=r"a pickle.*save_pretrained"):
         base.causal(str(source))
     AutoModelForCausalLM.from_pretrained(source)  # as transformers would have it
+
+
+class _Evil:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, left: Path) -> None:
+        self.left = left
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.left,)
+
+
+@pytest.mark.attack("a pickle that a config or an adapter names")
+@pytest.mark.parametrize("named", ["by the config", "as an adapter"])
+def test_a_pickle_that_the_folder_itself_names_runs_nothing(tmp_path: Path, named: str) -> None:
+    source, left = Path(tiny.gpt2(tmp_path / "base")), tmp_path / "marker"
+    evil = pickle.dumps({"weight": _Evil(left)})
+    if named == "by the config":
+        config = json.loads((source / "config.json").read_text())
+        (source / "config.json").write_text(json.dumps(config | {"transformers_weights": "evil.bin"}))
+        file = source / "evil.bin"
+    else:
+        adapter = {"peft_type": "LORA", "r": 1, "target_modules": ["c_attn"], "fan_in_fan_out": True}
+        (source / "adapter_config.json").write_text(json.dumps(adapter))
+        file = source / "adapter_model.bin"
+    file.write_bytes(evil)
+    with pytest.raises(DataUnavailable, match="holds no model that can be used"):
+        base.causal(str(source))
+    assert not left.exists()
+    with contextlib.suppress(Exception):
+        torch.load(file, weights_only=False)
+    assert left.exists()
