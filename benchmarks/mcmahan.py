@@ -31,7 +31,7 @@ TITLE = "Rounds to 99 % on MNIST: McMahan et al., CNN, C = 0.1"
 TARGET: Final = 0.99
 MINUTES: Final = float(os.environ.get("SECUREFL_MINUTES", "60"))  # of each run
 RATES: Final = (0.05, 0.1, 0.2)
-_RATE: Final = 0.1
+_RATE: Final = 0.2  # .9638, .9688 and .9720 of them are right
 _LEFT_OUT: Final = 60  # of each client's 600 images
 _SEED: Final = 17  # of cohorts and samples, so that protections are compared over the same
 
