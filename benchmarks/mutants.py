@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from securefl import account, contribution
@@ -21,10 +22,11 @@ from securefl.announcement import Announcement
 from securefl.audit.result import Audit
 from securefl.privacy import accountant, noise
 from securefl.privacy.ledger import Ledger
-from securefl.privacy.mechanism import Skellam
-from securefl.privacy.noise import Random
+from securefl.privacy.mechanism import DPSGD, Skellam
+from securefl.privacy.noise import NoisedSums, Random, Words
 from securefl.privacy.simulation import seeded
 from securefl.training import private
+from securefl.training.private import noises
 
 Floats = NDArray[np.float64]
 
@@ -48,26 +50,28 @@ def caught_by(found: Audit) -> tuple[str, ...]:
 
 
 def _half_the_noise() -> contextlib.AbstractContextManager[object]:
-    def halved(values: Floats, deviation: float, grid: float, random: Random) -> Floats:
-        return noise.noised(values, deviation / 2, grid, random)
+    def halved(mechanism: DPSGD, dimension: int, words: Words) -> NoisedSums:
+        return noises(replace(mechanism, noise_multiplier=mechanism.noise_multiplier / 2), dimension, words)
 
-    return mock.patch.object(private, "noised", halved)
+    return mock.patch.object(private, "noises", halved)
 
 
 def _no_noise() -> contextlib.AbstractContextManager[object]:
-    def bare(values: Floats, deviation: float, grid: float, random: Random) -> Floats:
-        return values
+    class Bare(NoisedSums):
+        def noised(self, total: Floats) -> Floats:
+            return total
 
-    return mock.patch.object(private, "noised", bare)
+    return mock.patch.object(private, "NoisedSums", Bare)
 
 
 def _a_layer_without_noise() -> contextlib.AbstractContextManager[object]:
-    def in_part(values: Floats, deviation: float, grid: float, random: Random) -> Floats:
-        found = noise.noised(values.copy(), deviation, grid, random)
-        found[:8] = values[:8]  # the model's own weights
-        return found
+    class InPart(NoisedSums):
+        def noised(self, total: Floats) -> Floats:
+            found = super().noised(total.copy())
+            found[:8] = total[:8]  # the model's own weights
+            return found
 
-    return mock.patch.object(private, "noised", in_part)
+    return mock.patch.object(private, "NoisedSums", InPart)
 
 
 def _clip_doubled() -> contextlib.AbstractContextManager[object]:
@@ -102,12 +106,12 @@ def _shuffled_while_poisson_is_claimed() -> Iterator[None]:
     """Batches of one size, each record once in 1 / rate steps: what a data loader does."""
     left: dict[int, list[int]] = {}
 
-    def shuffled(count: int, rate: float, random: Random) -> NDArray[np.int64]:
+    def shuffled(count: int, rate: float, words: Words) -> NDArray[np.int64]:
         if count <= _WITHOUT_CANARIES:  # the others', of whom the adversary makes a copy
-            return noise.poisson_sample(count, rate, random)
+            return noise.poisson_sample(count, rate, words)
         coming = left.setdefault(count, [])
         if not coming:
-            coming += np.random.default_rng(int.from_bytes(random(8))).permutation(count).tolist()
+            coming += np.random.default_rng(int(words.take(1)[0])).permutation(count).tolist()
         size = max(1, round(rate * count))
         taken, left[count] = coming[:size], coming[size:]
         return np.sort(np.array(taken, np.int64))

@@ -107,6 +107,7 @@ class Played:
     uploads: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     charges: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in NAMES})
     owners: dict[str, Client] = field(default_factory=dict)
+    coders: dict[str, Encoding] = field(default_factory=dict)
 
 
 def play(cell: str) -> Played:
@@ -115,10 +116,13 @@ def play(cell: str) -> Played:
     roster = Roster({owner.name: owner.public_key for owner in owners})
 
     def look(name: str, reply: bytes) -> bytes:
+        attempt = found.owners[name]._attempt  # of which nothing is left after the last reply
+        if attempt is not None and attempt.session is not None:
+            found.coders[name] = attempt.session._encoding
         found.charges[name].append(len(found.owners[name].account.ledger.entries()))
         envelope = decode(reply, Envelope)
         if len(envelope.parts[0]) > DIMENSION and name not in found.uploads:
-            header, coder = envelope.signed.authenticate(roster), coder_of(found.owners[name])
+            header, coder = envelope.signed.authenticate(roster), found.coders[name]
             vector = coder.layout.ring.unpack(envelope.parts[0], coder.layout.length)
             if cell != "ckks":  # there not even a key holder can
                 found.uploads[name] = coder.decode(vector, [Upload(header.session, name, header.seed)])
@@ -131,11 +135,6 @@ def play(cell: str) -> Played:
 
 
 played = cache(play)
-
-
-def coder_of(owner: Client) -> Encoding:
-    assert owner._attempt is not None and owner._attempt.session is not None
-    return owner._attempt.session._encoding
 
 
 # ---- the noise in a sum
@@ -153,10 +152,10 @@ def test_what_is_charged_is_the_noise_in_steps_of_the_encoding_that_ran(cell: st
     (release,) = releases(played(cell).plan)
     assert isinstance(release, Skellam)
     assert release.variance == (NOISE * release.scale) ** 2
-    for owner in played(cell).owners.values():
+    for name, owner in played(cell).owners.items():
         (entry,) = owner.account.ledger.entries()
         assert entry.releases == (release,)
-        coder = coder_of(owner)
+        coder = played(cell).coders[name]
         assert isinstance(coder, FixedPoint | CKKS)
         assert release.scale == 1 / (coder.parameters.step if isinstance(coder, CKKS) else coder.step)
 

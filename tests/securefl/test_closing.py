@@ -276,4 +276,4 @@ def test_whatever_is_asked_the_answer_is_a_statement_a_signature_or_a_refusal(
         case Endorsed.KIND:
             assert endorsement(reply).client == "ada"
         case _:
-            assert refusal(reply) in ("protocol", "policy", "failed")
+            assert refusal(reply) in ("protocol", "policy", "failed", "spent")

@@ -135,8 +135,8 @@ def test_a_federation_goes_on_without_a_bad_dealer(dealer: type[AggregationClien
     class Dishonest(Client):
         def _begin(self, announced: Announcement, request: bytes) -> bytes:
             reply = super()._begin(announced, request)
-            assert self._session is not None
-            self._session.__class__ = dealer
+            assert self._attempt is not None and self._attempt.session is not None
+            self._attempt.session.__class__ = dealer
             return reply
 
     owners = federation.clients()
