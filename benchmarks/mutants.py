@@ -85,11 +85,16 @@ def _same_noise_in_every_step() -> contextlib.AbstractContextManager[object]:
     return mock.patch.object(Account, "random", repeated)
 
 
-def _noise_shared_by_clients() -> contextlib.AbstractContextManager[object]:
+@contextmanager
+def _noise_shared_by_clients() -> Iterator[None]:
     def shared(self: Account, announced: Announcement, purpose: str) -> Random:
         return seeded(1, announced.round, announced.attempt, purpose)
 
-    return mock.patch.object(Account, "random", shared)
+    def everybody(count: int, rate: float, words: Words) -> NDArray[np.int64]:
+        return np.arange(count)  # no word is read, so that streams do not part where clients have unlike many records
+
+    with mock.patch.object(Account, "random", shared), mock.patch.object(private, "poisson_sample", everybody):
+        yield
 
 
 def _accountant_reset_every_round() -> contextlib.AbstractContextManager[object]:

@@ -63,7 +63,7 @@ def test_a_run_is_proposed_taken_part_in_and_ended_without_a_server(tmp_path: Pa
         wait(lambda: "waits for approval" in (owners_log(folders["dan"])))
         Approvals(folders["dan"].plans).approve(plan.digest().hex())
         runs = {name: InTurnFolder(folder.runs / made.run) for name, folder in folders.items()}
-        wait(lambda: all(run.ended for run in runs.values()), 90)
+        wait(lambda: all(run.ended for run in runs.values()), 240)
         models = {(run.path / "model.safetensors").read_bytes() for run in runs.values()}
     assert len(models) == 1
     ended = [run for run in runs.values() if (run.path / "privacy_report.json").exists()]
@@ -292,7 +292,7 @@ def test_a_run_that_is_over_answers_who_comes_later(tmp_path: Path) -> None:
     with living(folders):
         made, _ = propose(folders["bob"], neighbours.job(tmp_path, rounds=1), DEADLINES)
         runs = {name: InTurnFolder(folder.runs / made.run) for name, folder in folders.items()}
-        wait(lambda: all(run.ended for run in runs.values()), 90)
+        wait(lambda: all(run.ended for run in runs.values()), 240)
     _, own = peering(folders["cyd"])
     asked = encode(FetchRequest(made.run, 1))
     found = decode(own._answer("dan", asked), Fetched).settled
