@@ -24,7 +24,8 @@ _START: Final = 60.0  # seconds that a submitted job may take until it is ready
 _FIRST: Final = 10.0  # seconds for the first word of a job that connected
 _LOOK: Final = 1.0  # seconds between looks at a job that is not ready
 _GATHER: Final = 5.0  # seconds for sites to come back before a job is submitted without them
-_SILENT: Final = 30.0  # seconds until a job is replaced again for a site that stayed silent
+_SILENT: Final = 30.0  # seconds until a job is replaced again for a site that stayed silent; twice as many each time
+_MUTE: Final = 5.0  # seconds after the first letter that a site left without a word until the job is replaced for it
 _AGAIN: Final = 2.0  # seconds before a server that was not reached is tried again
 
 
@@ -42,7 +43,8 @@ class Line:
         self._changed = Condition()
         self._connected: Link | None = None
         self._submitted = ""
-        self._tried: dict[str, float] = {}  # when the job was last replaced for a site that was silent
+        self._again: dict[str, tuple[float, float]] = {}  # of silent sites: when the job may be replaced, and the wait
+        self._mute: dict[str, float] = {}  # sites that leave letters without a word, and since when
         self._open = True
         self._away: frozenset[str] = frozenset()  # sites that were not connected as the last job was submitted
         for task in (self._accept, self._keep):
@@ -57,9 +59,15 @@ class Line:
         if connected is None or site not in connected.sites:
             return None
         try:
-            return connected.carry(site, letter, until - time.monotonic())
-        except Lost:
+            brought = connected.carry(site, letter, until - time.monotonic())
+        except Lost:  # with the job, which is no fault of the site
             return None
+        if brought is None:
+            self._mute.setdefault(site, time.monotonic())
+        else:
+            self._mute.pop(site, None)
+            self._again.pop(site, None)
+        return brought
 
     def ready(self, seconds: float) -> bool:
         """Wait until a job carries letters."""
@@ -73,10 +81,11 @@ class Line:
         connected, now = self._connected, time.monotonic()
         if connected is None:
             return
-        worth = {name for name in missing if now - self._tried.get(name, -_SILENT) >= _SILENT}
+        known = {name: self._again.get(name, (now, _SILENT)) for name in missing}
+        worth = {name for name, (when, _) in known.items() if now >= when}
         with suppress(Unreachable):
             if worth and (back := self._jobs.connected() & worth):
-                self._tried |= dict.fromkeys(back, now)
+                self._again |= {name: (now + known[name][1], 2 * known[name][1]) for name in back}
                 self._replace(connected, back)
 
     def close(self) -> None:
@@ -146,11 +155,15 @@ class Line:
             with self._changed:
                 if self._changed.wait_for(lambda: self._connected is not connected or not self._open, _AGAIN):
                     return
+            self.include([name for name, since in tuple(self._mute.items()) if time.monotonic() - since > _MUTE])
+            if self._connected is not connected:
+                return
             lacking = self._sites - connected.sites
             if lacking and (back := self._jobs.connected() & lacking):
                 self._replace(connected, back)
 
     def _replace(self, connected: Link, back: Collection[str]) -> None:
+        self._mute.clear()  # whoever is in the next job is given time to speak
         self._tell(f"{', '.join(sorted(back))} may be back")
         connected.close()
         self._lose(connected)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from securefl.engines.correspondence import Correspondence, Deadlines
+from securefl.engines.nvflare import line as lines
 from securefl.engines.nvflare.frames import SOCKET, Ready, encoded
 from securefl.engines.nvflare.jobs import Jobs
 from securefl.engines.nvflare.line import Line
@@ -68,4 +69,25 @@ def test_a_job_that_hangs_keeps_nobody_from_ending(tmp_path: Path) -> None:
     while sending := {one for one in set(threading.enumerate()) - before if one.name.startswith("letters")}:
         assert time.monotonic() < until, sending
         time.sleep(0.05)
+    job.close()
+
+
+def test_a_job_is_replaced_in_the_middle_of_an_exchange_for_a_site_that_leaves_letters_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when what runs beside a site's worker was killed, and the worker goes with it some seconds later."""
+    monkeypatch.setattr(lines, "_MUTE", 0.2)
+    monkeypatch.setattr(lines, "_AGAIN", 0.1)
+    said: list[str] = []
+    line = Line(tmp_path, Submitting(tmp_path, "nobody"), ["ada"], said.append)
+    job = connect(tmp_path / SOCKET)
+    while not line.ready(0.1):
+        job = connect(tmp_path / SOCKET)
+        job.send(encoded(Ready("job", ("ada",))))
+    assert line.carry("ada", b"letter", 0.2) is None
+    until = time.monotonic() + 10.0
+    while "ada may be back" not in said:
+        assert time.monotonic() < until, said
+        time.sleep(0.05)
+    line.close()
     job.close()
