@@ -50,8 +50,10 @@ class Altering(Client):
     """Hands the protocol, in place of its honest part of the sum, what it likes better."""
 
     def altered(self, announced: Announcement, start: NDArray[np.float32], honest: Floats) -> Floats:
-        """That, in the same units, given the model of the round; cut to the plan's bound like any update."""
-        raise NotImplementedError
+        """That, in the same units, given the model of the round; cut to the plan's bound like any update. By default
+        its honest part.
+        """
+        return honest
 
     def _begin(self, announced: Announcement, request: bytes) -> bytes:
         reply = super()._begin(announced, request)
